@@ -1,0 +1,1 @@
+"""Fine-tune ACE-Step with LoRA, hear what it does, blend it and share it."""
