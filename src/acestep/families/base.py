@@ -1,0 +1,171 @@
+"""A base model as the rest of acestep sees it: what a family offers, so that nobody needs to ask which one it is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from acestep.diffusion.guidance import Branches, GuidanceName
+
+SchedulerName = Literal["euler", "heun", "pingpong"]
+ErgName = Literal["tag", "lyric", "diffusion"]
+
+
+@dataclass(frozen=True)
+class SamplingDefaults:
+    """What the pipeline uses where the caller gives None."""
+
+    steps: int = 60
+    guidance_scale: float = 15.0
+    scheduler: SchedulerName = "euler"
+    guidance: GuidanceName = "apg"
+    guidance_interval: float = 0.5
+    guidance_interval_decay: float = 0.0
+    min_guidance_scale: float = 3.0
+    omega_scale: float = 10.0
+    erg: tuple[ErgName, ...] = ("tag", "lyric", "diffusion")
+
+
+@dataclass(frozen=True)
+class TrainingNoise:
+
+
+       """How a family was trained: the shift of its noise levels and how often each part of the conditioning is dropped.
+    """
+
+    shift: float = 3.0
+    text_dropout: float = 0.15
+    speaker_dropout: float = 0.5
+    lyric_dropout: float = 0.15
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Prompt, lyrics and speaker as tensors, before any part of the network that an adapter may change.
+
+    text_states: (batch, tokens, text width); text_mask: (batch, tokens) of 0 and 1; speaker: (batch, speaker width);
+    lyric_ids: (batch, lyric tokens) int64; lyric_mask: (batch, lyric tokens) of 0 and 1; weakened_text_states: as
+    text_states, from
+    the text encoder with weakened queries, only where ERG asks for them.
+    """
+
+    text_states: Tensor
+    text_mask: Tensor
+    speaker: Tensor
+    lyric_ids: Tensor
+    lyric_mask: Tensor
+    weakened_text_states: Tensor | None = None
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Conditioning:
+        """On `device`, floating tensors in `dtype`."""
+        return replace(self, **{name: _move(value, device, dtype) for name, value in self.tensors().items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that are there, by field name: what a cache stores."""
+        present = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in present.items() if value is not None}
+
+    @property
+    def batch_size(self) -> int:
+        return self.text_states.shape[0]
+
+    @staticmethod
+    def stack(items: Sequence[Conditioning]) -> Conditioning:
+        """One batch from several, padded with masked zeros to the longest; weakened states only where all have them."""
+        names = set(items[0].tensors()).intersection(*(item.tensors() for item in items))
+        padded = {name: _pad_rows([item.tensors()[name] for item in items]) for name in names}
+        return Conditioning(**padded)
+
+
+class Family(ABC):
+    """A base model: audio to latents and back, text to conditioning, velocity from noisy latents.
+
+    And what training it needs to know.
+    """
+
+    name: str
+    sample_rate: int
+    latent_rate: float
+    """Latent frames a second."""
+    sampling: SamplingDefaults
+    noise: TrainingNoise
+    lora_aliases: Mapping[str, tuple[str, ...]]
+    """The field's names for what LoRA adapts (q_proj, fc1, ...) -> suffixes of this family's module names."""
+    network: nn.Module
+    """What predicts velocity, and what adapters attach to."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device: ...
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype: ...
+
+    @abstractmethod
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Family:
+        """Move all parts in place and return self."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """sha256 over the network's base weights as loaded; every adapter records it."""
+
+    @abstractmethod
+    def latent_frames(self, duration_s: float) -> int:
+        """How many latent frames a song of that duration has."""
+
+    @abstractmethod
+    def encode_audio(self, audio: Tensor) -> Tensor:
+        """audio: (batch, 2, samples) at `sample_rate`, in [-1, 1] -> latents (batch, 8, 16, frames) float32."""
+
+    @abstractmethod
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """latents: (batch, 8, 16, frames) -> audio (batch, 2, samples) float32 at `sample_rate`."""
+
+    @abstractmethod
+    def encode_prompt(
+        self, prompts: Sequence[str], lyrics: Sequence[str], *, weaken_text: bool = False
+    ) -> Conditioning:
+        """Prompts and lyrics, one of each a song; InputError names the limit where one is too long."""
+
+    @abstractmethod
+    def velocity(self, latents: Tensor, sigmas: Tensor, conditioning: Conditioning) -> Tensor:
+        """For training: differentiable through the whole network. sigmas: (batch,) in [0, 1] -> as latents."""
+
+    @abstractmethod
+    def branches(
+        self, conditioning: Conditioning, *, erg: Sequence[ErgName] = (), text_only: bool = False, padded_null: bool =
+        True
+    ) -> Branches:
+        """For generation: denoisers with all that stays the same over a song's steps computed once."""
+
+
+def drop_conditioning(
+    conditioning: Conditioning, *, text: Tensor, speaker: Tensor, lyrics: Tensor
+) -> Conditioning:
+    """Null parts of the conditioning where the (batch,) booleans say so, as v1 was trained.
+
+    Dropped text keeps its mask; dropped lyrics lose theirs.
+    """
+    keep_text, keep_speaker, keep_lyrics = ~text, ~speaker, ~lyrics
+    return replace(
+        conditioning,
+        text_states=conditioning.text_states * keep_text.view(-1, 1, 1),
+        speaker=conditioning.speaker * keep_speaker.view(-1, 1),
+        lyric_ids=conditioning.lyric_ids * keep_lyrics.view(-1, 1),
+        lyric_mask=conditioning.lyric_mask * keep_lyrics.view(-1, 1),
+    )
+
+
+def _move(value: Tensor, device: torch.device | str, dtype: torch.dtype | None) -> Tensor:
+    return value.to(device, dtype if value.is_floating_point() else None)
+
+
+def _pad_rows(batches: Sequence[Tensor]) -> Tensor:
+    return pad_sequence([row for batch in batches for row in batch], batch_first=True)
