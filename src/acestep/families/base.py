@@ -34,10 +34,7 @@ class SamplingDefaults:
 
 @dataclass(frozen=True)
 class TrainingNoise:
-
-
-       """How a family was trained: the shift of its noise levels and how often each part of the conditioning is dropped.
-    """
+    """How a family was trained: the shift of its noise levels, and how often conditioning is dropped."""
 
     shift: float = 3.0
     text_dropout: float = 0.15
@@ -51,8 +48,7 @@ class Conditioning:
 
     text_states: (batch, tokens, text width); text_mask: (batch, tokens) of 0 and 1; speaker: (batch, speaker width);
     lyric_ids: (batch, lyric tokens) int64; lyric_mask: (batch, lyric tokens) of 0 and 1; weakened_text_states: as
-    text_states, from
-    the text encoder with weakened queries, only where ERG asks for them.
+    text_states, from the text encoder with weakened queries, only where ERG asks for them.
     """
 
     text_states: Tensor
@@ -84,9 +80,8 @@ class Conditioning:
 
 
 class Family(ABC):
-    """A base model: audio to latents and back, text to conditioning, velocity from noisy latents.
-
-    And what training it needs to know.
+    """A base model: audio to latents and back, text to conditioning, velocity from noisy latents,
+    and what its training needs to know.
     """
 
     name: str
@@ -139,16 +134,11 @@ class Family(ABC):
         """For training: differentiable through the whole network. sigmas: (batch,) in [0, 1] -> as latents."""
 
     @abstractmethod
-    def branches(
-        self, conditioning: Conditioning, *, erg: Sequence[ErgName] = (), text_only: bool = False, padded_null: bool =
-        True
-    ) -> Branches:
+    def branches(self, conditioning: Conditioning, *, erg: Sequence[ErgName] = (), text_only: bool = False) -> Branches:
         """For generation: denoisers with all that stays the same over a song's steps computed once."""
 
 
-def drop_conditioning(
-    conditioning: Conditioning, *, text: Tensor, speaker: Tensor, lyrics: Tensor
-) -> Conditioning:
+def drop_conditioning(conditioning: Conditioning, *, text: Tensor, speaker: Tensor, lyrics: Tensor) -> Conditioning:
     """Null parts of the conditioning where the (batch,) booleans say so, as v1 was trained.
 
     Dropped text keeps its mask; dropped lyrics lose theirs.
