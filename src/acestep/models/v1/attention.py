@@ -6,12 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acestep.models.v1.rotary import apply_rotary
+from acestep.models.v1.rotary import RotaryTables, apply_rotary
 
 QueryFactor = float | Tensor
 """A factor on queries: one number, or a tensor (batch,) when items of a batch differ."""
-
-RotaryTables = tuple[Tensor, Tensor]
 
 # The released model's guard against dividing by an empty sum.
 _EMPTY_SUM = 1e-15

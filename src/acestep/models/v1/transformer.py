@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from acestep.models.v1.attention import CrossAttention, LinearSelfAttention, QueryFactor, RotaryTables
+from acestep.models.v1.attention import CrossAttention, LinearSelfAttention, QueryFactor
 from acestep.models.v1.config import TransformerConfig
+from acestep.models.v1.convolution import DepthwiseConv1d, PointwiseConv1d
 from acestep.models.v1.encoded import CrossAttentionCache, EncodedConditioning
 from acestep.models.v1.lyric_encoder import LyricEncoder
-from acestep.models.v1.rotary import signed_rotary_tables
+from acestep.models.v1.rotary import RotaryTables, rotary_tables
 
 _TIME_FEATURES = 256
 _NORM_EPS = 1e-6
@@ -172,7 +173,7 @@ class ACEStepTransformer(nn.Module):
         return velocity.to(latents.dtype), states
 
     def _rotary(self, length: int, device: torch.device) -> RotaryTables:
-        return signed_rotary_tables(length, self.config.attention_head_dim, self.config.rope_theta, device)
+        return rotary_tables(length, self.config.attention_head_dim, self.config.rope_theta, device)
 
     def _blocks(self) -> list[TransformerBlock]:
         return list(self.transformer_blocks)  # type: ignore[arg-type]
@@ -215,9 +216,11 @@ class GatedConvolution(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.inverted_conv = ConvLayer(nn.Conv1d(width, 2 * hidden, kernel_size=1))
-        self.depth_conv = ConvLayer(nn.Conv1d(2 * hidden, 2 * hidden, kernel_size=3, padding=1, groups=2 * hidden))
-        self.point_conv = ConvLayer(nn.Conv1d(hidden, width, kernel_size=1, bias=False))
+        self.inverted_conv = ConvLayer(PointwiseConv1d(width, 2 * hidden, kernel_size=1))
+        self.depth_conv = ConvLayer(
+            DepthwiseConv1d(2 * hidden, 2 * hidden, kernel_size=3, padding=1, groups=2 * hidden)
+        )
+        self.point_conv = ConvLayer(PointwiseConv1d(hidden, width, kernel_size=1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, frames, width) -> the same"""

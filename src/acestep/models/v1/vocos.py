@@ -1,7 +1,7 @@
 """A small vocoder that predicts a spectrogram's magnitudes and phases and inverts it (Siuzdak 2023, arXiv:2306.00814).
 
-All its layers run at the mel rate and an inverse FFT makes the samples, where other vocoders upsample step by step: cheap
-enough for a CPU. It stands behind the same interface: log-mel in, waveform out.
+All its layers run at the mel rate and an inverse FFT makes the samples, where other vocoders upsample step by step:
+cheap enough for a CPU. It stands behind the same interface: log-mel in, waveform out.
 """
 
 from __future__ import annotations
