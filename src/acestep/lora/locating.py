@@ -1,0 +1,71 @@
+"""Where an adapter's files are: a file, a folder, or a repository on the hub."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from acestep.errors import CheckpointError, MissingWeightsError
+
+WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
+CONFIG_FILE = "adapter_config.json"
+
+_PEFT_WEIGHTS_FILE = "adapter_model.safetensors"
+_PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
+_HUB_ID = re.compile(r"[A-Za-z0-9_-][\w.-]*/[A-Za-z0-9_-][\w.-]*")
+
+
+@dataclass(frozen=True)
+class AdapterFiles:
+    weights: Path
+    config: Path | None
+
+
+def locate_adapter(path: str | Path) -> AdapterFiles:
+    """The files of an adapter; CheckpointError where there are none or only pickles, which can run code when read."""
+    place = Path(path).expanduser()
+    if not place.exists() and _HUB_ID.fullmatch(str(path)):
+        place = _download(str(path))
+    if not place.exists():
+        raise MissingWeightsError(f"there is no adapter at {path}; give a file, a folder or a hub id (owner/name)")
+    weights = _weights_in(place) if place.is_dir() else place
+    if weights.suffix.lower() in _PICKLES:
+        raise CheckpointError(_pickle_message(weights))
+    if weights.suffix.lower() != ".safetensors":
+        raise CheckpointError(f"{weights} is no safetensors file; an adapter is a .safetensors file or its folder")
+    config = weights.with_name(CONFIG_FILE)
+    return AdapterFiles(weights, config if config.exists() else None)
+
+
+def _weights_in(folder: Path) -> Path:
+    for name in (WEIGHTS_FILE, _PEFT_WEIGHTS_FILE):
+        if (folder / name).exists():
+            return folder / name
+    candidates = sorted(folder.glob("*.safetensors"))
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        names = ", ".join(file.name for file in candidates)
+        raise CheckpointError(f"{folder} holds several safetensors files ({names}); give the one that is meant")
+    pickles = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in _PICKLES]
+    if pickles:
+        raise CheckpointError(_pickle_message(pickles[0]))
+    raise CheckpointError(f"{folder} holds no adapter; expected {WEIGHTS_FILE} in it")
+
+
+def _pickle_message(path: Path) -> str:
+    return f"{path} is a pickle, which can run any code when it is read; ask its author for a safetensors file"
+
+
+def _download(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=["*.safetensors", CONFIG_FILE]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise MissingWeightsError(
+            f"no adapter here is named {repository}, and the hub did not give one ({error});"
+            f" try `hf download {repository}`"
+        ) from error
