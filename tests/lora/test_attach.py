@@ -58,12 +58,6 @@ FILES = (
     "mixed_rank_no_metadata",
     "mixed_rank_with_metadata",
 )
-    "plain_no_metadata",
-    "plain_with_metadata",
-    "rslora_with_metadata",
-    "mixed_rank_no_metadata",
-    "mixed_rank_with_metadata",
-)
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.5])
