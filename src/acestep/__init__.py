@@ -1,1 +1,27 @@
-"""Fine-tune ACE-Step with LoRA, hear what it does, blend it and share it."""
+"""Fine-tune ACE-Step with LoRA, hear what it does, blend it and share it.
+
+Names are loaded when first used, so `import acestep` is quick and needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from acestep.pipeline import ACEStepPipeline as ACEStepPipeline
+    from acestep.pipeline import GenerationResult as GenerationResult
+
+_ROOMS = {"ACEStepPipeline": "acestep.pipeline", "GenerationResult": "acestep.pipeline"}
+
+__all__ = ["ACEStepPipeline", "GenerationResult"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'acestep' has no attribute {name!r}")
+    return getattr(import_module(_ROOMS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

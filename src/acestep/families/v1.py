@@ -1,0 +1,275 @@
+"""The v1 family: ACE-Step v1's transformer, text encoder, lyric tokenizer and codec behind the family's contract.
+
+nano is a member: the same networks, small, with its own defaults in `family.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from acestep.conditioning.lyric_tokenizer import LyricTokenizer
+from acestep.conditioning.text_encoder import TextEncoder
+from acestep.conditioning.vocabulary import find_vocabulary
+from acestep.diffusion.guidance import Branches
+from acestep.errors import CheckpointError, InputError
+from acestep.families.base import Conditioning, ErgName, Family, SamplingDefaults, TrainingNoise
+from acestep.families.checkpoint import fingerprint, load_weights, read_config, read_shapes
+from acestep.models.v1 import ACEStepTransformer, TransformerConfig, unread_names
+from acestep.models.v1.codec import MusicCodec
+
+SAMPLES_PER_FRAME = 4096
+"""512 samples a mel frame, 8 mel frames a latent frame."""
+ERG_FACTOR = 0.01
+ERG_LYRIC_LAYERS = (4, 5)
+ERG_BLOCKS = (15, 16, 17, 18, 19)
+
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+class V1Family(Family):
+    """A v1 checkpoint in memory. Networks are frozen and in eval mode; training changes only what it attaches."""
+
+    sample_rate = 44100
+    latent_rate = sample_rate / SAMPLES_PER_FRAME
+    noise = TrainingNoise()
+    lora_aliases: Mapping[str, tuple[str, ...]] = {
+        "q_proj": ("to_q",),
+        "k_proj": ("to_k",),
+        "v_proj": ("to_v",),
+        "out_proj": ("to_out.0",),
+        "fc1": ("ff.inverted_conv.conv",),
+        "fc2": ("ff.point_conv.conv",),
+    }
+
+    def __init__(
+        self,
+        network: ACEStepTransformer,
+        codec: MusicCodec,
+        text_encoder: TextEncoder,
+        lyric_tokenizer: LyricTokenizer,
+        *,
+        name: str = "v1",
+        sampling: SamplingDefaults | None = None,
+    ) -> None:
+        self.name = name
+        self.sampling = sampling or SamplingDefaults()
+        self.network: ACEStepTransformer = network.eval().requires_grad_(False)
+        self.codec = codec.eval().requires_grad_(False)
+        self.text_encoder = text_encoder
+        self.lyric_tokenizer = lyric_tokenizer
+        self._fingerprint: str | None = None
+
+    @classmethod
+    def load(
+        cls, folder: Path, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> V1Family:
+        """Read a checkpoint folder of the released layout; weights the forward pass never reads stay on disk.
+
+        `dtype` is that of the transformer and the text encoder. The codec stays in float32: it is 8 % of the weights
+        and its log-mel loses audible detail in 16 bits.
+        """
+        settings = read_config(folder / "family.json") if (folder / "family.json").is_file() else {}
+        vocabulary = find_vocabulary(folder)
+        family = cls(
+            load_transformer(folder, dtype=dtype),
+            load_codec(folder),
+            TextEncoder.from_folder(folder / "umt5-base", dtype=dtype or torch.float32),
+            LyricTokenizer(vocabulary),
+            name=settings.get("name", "v1"),
+            sampling=_sampling(settings.get("sampling", {}), folder),
+        )
+        return family.to(device)
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.final_layer.scale_shift_table.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.network.dtype
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> V1Family:
+        self.network.to(device=device, dtype=dtype)
+        self.text_encoder.to(device=device, dtype=dtype)
+        self.codec.to(device=device)
+        return self
+
+    def fingerprint(self) -> str:
+        # Computed once: nothing changes the base after loading, and 3.3 billion numbers take seconds to hash.
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self.network)
+        return self._fingerprint
+
+    def latent_frames(self, duration_s: float) -> int:
+        return int(duration_s * self.sample_rate / 512 / 8)
+
+    @torch.no_grad()
+    def encode_audio(self, audio: Tensor) -> Tensor:
+        return self.codec.encode(audio.to(self.device, torch.float32))
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        return self.codec.decode(latents.to(self.device, torch.float32))
+
+    @torch.no_grad()
+    def encode_prompt(
+        self, prompts: Sequence[str], lyrics: Sequence[str], *, weaken_text: bool = False
+    ) -> Conditioning:
+        for prompt in prompts:
+            self.text_encoder.check_length(prompt)
+        states, text_mask = self.text_encoder.encode(list(prompts))
+        weakened = self.text_encoder.encode(list(prompts), weaken_queries=True)[0] if weaken_text else None
+        rows = [torch.tensor(self.lyric_tokenizer.encode(text), dtype=torch.long) for text in lyrics]
+        ids = pad_sequence([row if row.numel() else torch.zeros(1, dtype=torch.long) for row in rows], batch_first=True)
+        return Conditioning(
+            text_states=states.to(self.device),
+            text_mask=text_mask.to(self.device),
+            speaker=torch.zeros(len(rows), self.network.config.speaker_embedding_dim, device=self.device),
+            lyric_ids=ids.to(self.device),
+            lyric_mask=(ids != 0).long().to(self.device),
+            weakened_text_states=None if weakened is None else weakened.to(self.device),
+        )
+
+    def velocity(self, latents: Tensor, sigmas: Tensor, conditioning: Conditioning) -> Tensor:
+        encoded = self.network.encode_conditioning(
+            conditioning.text_states,
+            conditioning.text_mask,
+            conditioning.speaker,
+            conditioning.lyric_ids,
+            conditioning.lyric_mask,
+        )
+        predicted: Tensor = self.network(latents, 1000 * sigmas, encoded)
+        return predicted
+
+    def branches(
+        self,
+        conditioning: Conditioning,
+        *,
+        erg: Sequence[ErgName] = (),
+        text_only: bool = False,
+        masked_null: bool = False,
+    ) -> Branches:
+        """ERG weakens attention in the null pass, so that guidance points away from a blurred song (options of v1's
+        release).
+
+        InputError where the network is too shallow for the layers that an option weakens.
+        """
+        self._check_erg(erg)
+        network = self.network
+        null = _null(conditioning, erg)
+        if masked_null:
+            null = replace(null, lyric_mask=torch.zeros_like(null.lyric_mask))
+        parts = [conditioning, null]
+        if text_only:
+            text_part = replace(conditioning, speaker=torch.zeros_like(conditioning.speaker))
+            parts.append(text_part if "lyric" in erg else _without_lyrics(text_part))
+        lyric_scales = [None, *([_lyric_weakening(erg)] * (len(parts) - 1))]
+        with torch.no_grad():
+            caches = [
+                network.cross_attention_cache(
+                    network.encode_conditioning(
+                        part.text_states,
+                        part.text_mask,
+                        part.speaker,
+                        part.lyric_ids,
+                        part.lyric_mask,
+                        lyric_query_scale=scale,
+                    )
+                )
+                for part, scale in zip(parts, lyric_scales, strict=True)
+            ]
+        # One pass over all branches: the weights are read once, and the kernels are fuller.
+        together = type(caches[0]).cat(caches)
+        batch = conditioning.batch_size
+        weakened_blocks = self._block_weakening(batch, len(parts)) if "diffusion" in erg else None
+
+        @torch.no_grad()
+        def conditional(latents: Tensor, sigma: float) -> Tensor:
+            velocity: Tensor = network(latents, self._timesteps(batch, sigma), caches[0])
+            return velocity
+
+        @torch.no_grad()
+        def contrasted(latents: Tensor, sigma: float) -> tuple[Tensor, ...]:
+            velocities: Tensor = network(
+                latents.repeat(len(parts), 1, 1, 1),
+                self._timesteps(batch * len(parts), sigma),
+                together,
+                query_scale=weakened_blocks,
+            )
+            return velocities.chunk(len(parts))
+
+        return Branches(conditional, contrasted)
+
+    def _timesteps(self, batch: int, sigma: float) -> Tensor:
+        return torch.full((batch,), 1000 * sigma, device=self.device)
+
+    def _block_weakening(self, batch: int, parts: int) -> dict[int, Tensor]:
+        """Factors (parts * batch,) for the weakened blocks: the null part alone is weakened."""
+        factors = torch.ones(parts, batch, device=self.device)
+        factors[1] = ERG_FACTOR
+        return dict.fromkeys(ERG_BLOCKS, factors.flatten())
+
+    def _check_erg(self, erg: Sequence[ErgName]) -> None:
+        config = self.network.config
+        needed = {"lyric": max(ERG_LYRIC_LAYERS) + 1, "diffusion": max(ERG_BLOCKS) + 1}
+        there = {"lyric": config.lyric_encoder_num_blocks, "diffusion": config.num_layers}
+        for option in erg:
+            if option in needed and there[option] < needed[option]:
+                found = f"{self.name} has {there[option]}"
+                raise InputError(f"erg option {option!r} needs {needed[option]} layers, {found}; leave it out")
+
+
+def load_transformer(
+    checkpoint: Path, *, folder: str = "ace_step_transformer", dtype: torch.dtype | None = None
+) -> ACEStepTransformer:
+    """The transformer of a checkpoint folder, without the weights that are never read; on the CPU."""
+    path = checkpoint / folder / _WEIGHTS
+    config = TransformerConfig.from_dict(read_config(path.with_name("config.json")), read_shapes(path))
+    with torch.device("meta"):
+        network = ACEStepTransformer(config)
+    load_weights(network, path, dtype=dtype, unread=unread_names(config))
+    return network
+
+
+def load_codec(folder: Path) -> MusicCodec:
+    """Autoencoder, log-mel and vocoder of a checkpoint folder, in float32 on the CPU."""
+    raise NotImplementedError
+
+
+def _null(conditioning: Conditioning, erg: Sequence[ErgName]) -> Conditioning:
+    """What guidance points away from: no text, speaker or lyrics under the same masks.
+
+    With ERG, weakened ones instead.
+    """
+    text = conditioning.weakened_text_states if "tag" in erg else None
+    empty = replace(
+        conditioning,
+        text_states=torch.zeros_like(conditioning.text_states) if text is None else text,
+        speaker=torch.zeros_like(conditioning.speaker),
+    )
+    return empty if "lyric" in erg else _without_lyrics(empty)
+
+
+def _without_lyrics(conditioning: Conditioning) -> Conditioning:
+    return replace(conditioning, lyric_ids=torch.zeros_like(conditioning.lyric_ids))
+
+
+def _lyric_weakening(erg: Sequence[ErgName]) -> dict[int, float] | None:
+    return dict.fromkeys(ERG_LYRIC_LAYERS, ERG_FACTOR) if "lyric" in erg else None
+
+
+def _sampling(settings: Mapping[str, Any], folder: Path) -> SamplingDefaults:
+    known = {field.name for field in fields(SamplingDefaults)}
+    unknown = sorted(settings.keys() - known)
+    if unknown:
+        raise CheckpointError(
+            f"{folder / 'family.json'} has unknown sampling keys {unknown}; known are {sorted(known)}"
+        )
+    return SamplingDefaults(**{key: tuple(value) if key == "erg" else value for key, value in settings.items()})

@@ -1,0 +1,457 @@
+"""Prompt to song: the pipeline that people use, and its tasks on existing songs."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+
+from acestep.audio.files import read_audio
+from acestep.errors import AdapterError, InputError
+from acestep.families.base import Conditioning, Family
+from acestep.families.loading import load_family
+from acestep.lora.adapter import Adapter, read_adapter
+from acestep.lora.attach import attach, detach, module_shapes, set_weights
+from acestep.pipeline.noise import LATENT_SHAPE, SeededNoise
+from acestep.pipeline.result import GenerationResult
+from acestep.pipeline.sampling import (
+    sample_edited,
+    sample_extended,
+    sample_from_reference,
+    sample_repainted,
+    sample_song,
+)
+from acestep.pipeline.settings import MAX_DURATION_S, SamplingSettings, check_duration, check_seed
+
+logger = logging.getLogger(__name__)
+
+Source = str | Path | GenerationResult | Tensor
+"""An existing song: a file, a result, or audio (2, samples) at the model's rate."""
+LoraPath = str | Path
+Progress = Callable[[int, int], None]
+"""Called as (step, steps) after each step; what it raises stops the song."""
+
+
+class ACEStepPipeline:
+    """Songs from prompts, with any number of adapters on one base model.
+
+    Every method takes the sampling settings of `__call__` as keywords; None means the model's own default.
+    """
+
+    def __init__(self, family: Family, *, model: str = "") -> None:
+        self.family = family
+        self.model = model or family.name
+        self._loras: dict[str, tuple[str, float]] = {}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        lora_path: LoraPath | Sequence[LoraPath | tuple[LoraPath, float]] | None = None,
+        lora_weight: float = 1.0,
+        torch_dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> ACEStepPipeline:
+        """Load "nano", a checkpoint folder or a hub id, and one adapter or several (a list of paths, or of pairs
+        with weights).
+
+        torch_dtype None is bfloat16 on a GPU and float32 on the CPU; device None is the first GPU, else the CPU.
+        Raises MissingWeightsError, CheckpointError or AdapterError, each saying what to do.
+        """
+        pipe = cls(load_family(name_or_path, device=device, dtype=torch_dtype), model=str(name_or_path))
+        paths = [lora_path] if isinstance(lora_path, str | Path) else list(lora_path or ())
+        for entry in paths:
+            path, weight = entry if isinstance(entry, tuple) else (entry, lora_weight)
+            pipe.load_lora(path, weight)
+        return pipe
+
+    @property
+    def loras(self) -> Mapping[str, float]:
+        """Attached adapters and their weights, by name."""
+        return {name: weight for name, (_, weight) in self._loras.items()}
+
+    def load_lora(self, path: LoraPath, weight: float = 1.0, *, name: str | None = None) -> str:
+        """Attach an adapter -> its name, by which `set_lora_weights` and `unload_lora` know it.
+
+        Several add up exactly.
+        """
+        name = name or self._free_name(Path(path).stem)
+        if name in self._loras:
+            raise InputError(f"an adapter named {name!r} is attached already; give another name or unload it first")
+        adapter = read_adapter(path, module_shapes(self.family.network))
+        self._check_base(adapter, path)
+        attach(self.family.network, adapter, name=name, weight=weight)
+        self._loras[name] = (str(path), weight)
+        return name
+
+    def set_lora_weights(self, weights: Mapping[str, float]) -> None:
+        """Change strengths; adapters not named keep theirs. No weights are read again."""
+        self._check_names(weights)
+        set_weights(self.family.network, dict(weights))
+        self._loras.update({name: (self._loras[name][0], weight) for name, weight in weights.items()})
+
+    def unload_lora(self, name: str | None = None) -> None:
+        """Detach one adapter, or all; the base is then bit for bit itself again."""
+        names = list(self._loras) if name is None else [name]
+        self._check_names(names)
+        for attached in names:
+            detach(self.family.network, attached)
+            del self._loras[attached]
+
+    @overload
+    def __call__(
+        self, prompt: str, lyrics: str = ..., *, output_type: Literal["audio"] = ..., **settings: Any
+    ) -> GenerationResult: ...
+    @overload
+    def __call__(
+        self, prompt: str, lyrics: str = ..., *, output_type: Literal["latents"], **settings: Any
+    ) -> Tensor: ...
+    def __call__(
+        self,
+        prompt: str,
+        lyrics: str = "",
+        duration: float = 30.0,
+        seed: int | None = None,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        scheduler: str | None = None,
+        guidance: str | None = None,
+        guidance_interval: float | None = None,
+        guidance_interval_decay: float | None = None,
+        min_guidance_scale: float | None = None,
+        omega_scale: float | None = None,
+        erg: Sequence[str] | None = None,
+        latents: Tensor | None = None,
+        output_type: str = "audio",
+        callback: Progress | None = None,
+        *,
+        oss_steps: Sequence[int] | None = None,
+        text_scale: float | None = None,
+        lyric_scale: float | None = None,
+    ) -> GenerationResult | Tensor:
+        """Make a song of `duration` seconds, 5 to 240.
+
+        seed: None draws one, which the result names. steps, guidance_scale, scheduler ("euler", "heun", "pingpong"),
+        guidance ("apg", "cfg", "cfg_zero_star", "double"), the share of steps that are guided (guidance_interval),
+        how far the scale falls across them towards
+        min_guidance_scale (guidance_interval_decay), omega_scale, erg (of "tag", "lyric", "diffusion"): None is the
+        model's default. oss_steps: chosen steps of a longer schedule; text_scale, lyric_scale: the weights of "double".
+        latents: initial noise (1, 8, 16, frames) in place of the seed's. output_type "latents" returns the clean
+        latents instead of a result. Raises InputError for what is out of range or too long, naming the limit.
+        """
+        settings = self._settings(
+            steps=steps, guidance_scale=guidance_scale, scheduler=scheduler, guidance=guidance,
+            guidance_interval=guidance_interval, guidance_interval_decay=guidance_interval_decay,
+            min_guidance_scale=min_guidance_scale, omega_scale=omega_scale, erg=erg, oss_steps=oss_steps,
+            text_scale=text_scale, lyric_scale=lyric_scale,
+        )  # fmt: skip
+        if output_type not in ("audio", "latents"):
+            raise InputError(f"output_type is {output_type!r}; choose audio or latents")
+        seed = self._seed(seed)
+        frames = self.family.latent_frames(check_duration(duration))
+        if latents is not None:
+            frames = self._check_latents(latents)
+        conditioning = self._encode(prompt, lyrics, settings)
+        sampled = sample_song(
+            self.family,
+            conditioning,
+            settings,
+            SeededNoise([seed]),
+            frames,
+            start=latents,
+            on_step=_reporter(callback, settings),
+        )
+        if output_type == "latents":
+            return sampled
+        params = {"prompt": prompt, "lyrics": lyrics, "duration": duration, "seed": seed, **settings.wishes()}
+        return self._result("generate", sampled, seed, params)
+
+    def retake(
+        self,
+        prompt: str,
+        lyrics: str = "",
+        duration: float = 30.0,
+        *,
+        seed: int,
+        retake_seed: int | None = None,
+        variance: float = 0.5,
+        callback: Progress | None = None,
+        **wishes: Any,
+    ) -> GenerationResult:
+        """A variation of the song that `seed` makes: 0 is that song, 1 the one of `retake_seed`, between them their
+        likeness fades.
+        """
+        settings, retake_seed = self._settings(**wishes), self._seed(retake_seed)
+        _check_share("variance", variance)
+        sampled = sample_song(
+            self.family,
+            self._encode(prompt, lyrics, settings),
+            settings,
+            SeededNoise([check_seed(seed)], [retake_seed]),
+            self.family.latent_frames(check_duration(duration)),
+            retake_variance=variance,
+            on_step=_reporter(callback, settings),
+        )
+        params = {"prompt": prompt, "lyrics": lyrics, "duration": duration, "seed": seed, "retake_seed": retake_seed}
+        return self._result("retake", sampled, seed, {**params, "variance": variance, **settings.wishes()})
+
+    def from_reference(
+        self,
+        reference: Source,
+        prompt: str,
+        lyrics: str = "",
+        *,
+        strength: float = 0.5,
+        seed: int | None = None,
+        callback: Progress | None = None,
+        **wishes: Any,
+    ) -> GenerationResult:
+        """Audio to audio: a song that follows `reference`, the more the nearer `strength` is to 1."""
+        settings, seed = self._settings(**wishes), self._seed(seed)
+        if not 0 <= strength < 1:
+            raise InputError(
+                f"strength is {strength:g}; give 0 (free) up to, but not including, 1 (the reference itself)"
+            )
+        sampled = sample_from_reference(
+            self.family,
+            self._encode(prompt, lyrics, settings),
+            settings,
+            SeededNoise([seed]),
+            self._latents_of(reference),
+            strength=strength,
+            on_step=_reporter(callback, settings),
+        )
+        params = {
+            "reference": _source_name(reference),
+            "prompt": prompt,
+            "lyrics": lyrics,
+            "strength": strength,
+            "seed": seed,
+        }
+        return self._result("from_reference", sampled, seed, {**params, **settings.wishes()})
+
+    def repaint(
+        self,
+        source: Source,
+        prompt: str,
+        lyrics: str = "",
+        *,
+        start_s: float,
+        end_s: float,
+        variance: float = 1.0,
+        seed: int | None = None,
+        retake_seed: int | None = None,
+        callback: Progress | None = None,
+        **wishes: Any,
+    ) -> GenerationResult:
+        """Make the stretch from `start_s` to `end_s` anew and keep the rest.
+
+        A variance below 1 keeps some of the old there too.
+        """
+        settings, seed = self._settings(**wishes), self._seed(seed)
+        retake_seed = self._seed(retake_seed)
+        _check_share("variance", variance)
+        latents = self._latents_of(source)
+        duration_s = latents.shape[-1] / self.family.latent_rate
+        if not 0 <= start_s < end_s <= duration_s + 1 / self.family.latent_rate:
+            raise InputError(
+                f"the stretch is {start_s:g} to {end_s:g} s; give a rising pair within 0 to {duration_s:.2f} s"
+            )
+        start, end = (int(edge * self.family.latent_rate) for edge in (start_s, end_s))
+        sampled = sample_repainted(
+            self.family,
+            self._encode(prompt, lyrics, settings),
+            settings,
+            SeededNoise([seed], [retake_seed]),
+            latents,
+            start=start,
+            end=max(end, start + 1),
+            variance=variance,
+            on_step=_reporter(callback, settings),
+        )
+        params = {
+            "source": _source_name(source),
+            "prompt": prompt,
+            "lyrics": lyrics,
+            "start_s": start_s,
+            "end_s": end_s,
+        }
+        chosen = {"variance": variance, "seed": seed, "retake_seed": retake_seed, **settings.wishes()}
+        return self._result("repaint", sampled, seed, {**params, **chosen})
+
+    def extend(
+        self,
+        source: Source,
+        prompt: str,
+        lyrics: str = "",
+        *,
+        left_s: float = 0.0,
+        right_s: float = 0.0,
+        seed: int | None = None,
+        retake_seed: int | None = None,
+        callback: Progress | None = None,
+        **wishes: Any,
+    ) -> GenerationResult:
+        """Grow a song by `left_s` seconds before its start and `right_s` after its end; what is there is kept."""
+        settings, seed = self._settings(**wishes), self._seed(seed)
+        retake_seed = self._seed(retake_seed)
+        latents = self._latents_of(source)
+        left, right = (int(side * self.family.latent_rate) for side in (left_s, right_s))
+        if left < 0 or right < 0 or left + right == 0:
+            raise InputError(f"left_s is {left_s:g} and right_s {right_s:g}; give at least one of them above 0")
+        total_s = (latents.shape[-1] + left + right) / self.family.latent_rate
+        if total_s > MAX_DURATION_S:
+            raise InputError(f"the extended song would last {total_s:.1f} s; the limit is {MAX_DURATION_S:g} s")
+        sampled = sample_extended(
+            self.family,
+            self._encode(prompt, lyrics, settings),
+            settings,
+            SeededNoise([seed], [retake_seed]),
+            latents,
+            left=left,
+            right=right,
+            on_step=_reporter(callback, settings),
+        )
+        params = {
+            "source": _source_name(source),
+            "prompt": prompt,
+            "lyrics": lyrics,
+            "left_s": left_s,
+            "right_s": right_s,
+        }
+        return self._result(
+            "extend", sampled, seed, {**params, "seed": seed, "retake_seed": retake_seed, **settings.wishes()}
+        )
+
+    def edit(
+        self,
+        source: Source,
+        prompt: str,
+        lyrics: str = "",
+        *,
+        target_prompt: str | None = None,
+        target_lyrics: str | None = None,
+        n_min: float = 0.0,
+        n_max: float = 1.0,
+        n_avg: int = 1,
+        seed: int | None = None,
+        callback: Progress | None = None,
+        **wishes: Any,
+    ) -> GenerationResult:
+        """Change what a song says or how it sounds: from (prompt, lyrics), which describe it, to the target's; None
+        keeps that part.
+
+        n_min, n_max: the share of steps between which the change is made; a smaller n_max remixes more freely.
+        n_avg: noises averaged at each step, for a steadier change at that many times the cost.
+        """
+        settings, seed = self._settings(**wishes), self._seed(seed)
+        if not 0 <= n_min < n_max <= 1 or n_avg < 1:
+            raise InputError(
+                f"n_min is {n_min:g}, n_max {n_max:g}, n_avg {n_avg}; give 0 <= n_min < n_max <= 1 and n_avg >= 1"
+            )
+        if settings.guidance == "double":
+            raise InputError("guidance 'double' has no edit; choose apg, cfg or cfg_zero_star")
+        new_prompt = prompt if target_prompt is None else target_prompt
+        new_lyrics = lyrics if target_lyrics is None else target_lyrics
+        sampled = sample_edited(
+            self.family,
+            self._encode(prompt, lyrics, settings),
+            self._encode(new_prompt, new_lyrics, settings),
+            settings,
+            SeededNoise([seed], [seed]),
+            self._latents_of(source),
+            n_min=n_min,
+            n_max=n_max,
+            n_avg=n_avg,
+            on_step=_reporter(callback, settings),
+        )
+        params = {
+            "source": _source_name(source), "prompt": prompt, "lyrics": lyrics, "target_prompt": new_prompt,
+            "target_lyrics": new_lyrics, "n_min": n_min, "n_max": n_max, "n_avg": n_avg, "seed": seed,
+        }  # fmt: skip
+        return self._result("edit", sampled, seed, {**params, **settings.wishes()})
+
+    def _settings(self, **wishes: Any) -> SamplingSettings:
+        return SamplingSettings.complete(self.family.sampling, **wishes)
+
+    def _encode(self, prompt: str, lyrics: str, settings: SamplingSettings) -> Conditioning:
+        return self.family.encode_prompt([prompt], [lyrics], weaken_text="tag" in settings.erg)
+
+    def _latents_of(self, source: Source) -> Tensor:
+        if isinstance(source, GenerationResult):
+            return source.latents
+        if isinstance(source, Tensor):
+            if source.ndim != 2 or source.shape[0] != 2:
+                rate = self.family.sample_rate
+                raise InputError(f"the source has shape {list(source.shape)}; give audio (2, samples) at {rate} Hz")
+            return self.family.encode_audio(source.unsqueeze(0))
+        audio = read_audio(Path(source), sample_rate=self.family.sample_rate, channels=2, max_duration_s=MAX_DURATION_S)
+        return self.family.encode_audio(torch.as_tensor(audio).unsqueeze(0))
+
+    def _result(self, task: str, latents: Tensor, seed: int, params: dict[str, Any]) -> GenerationResult:
+        audio = self.family.decode_latents(latents)[0].float().cpu()
+        recipe = {
+            "task": task,
+            "model": self.model,
+            "fingerprint": self.family.fingerprint(),
+            "loras": [{"path": path, "weight": weight} for path, weight in self._loras.values()],
+            "params": params,
+            "acesteps": version("acesteps"),
+        }
+        return GenerationResult(audio, self.family.sample_rate, seed, params, latents.cpu(), recipe)
+
+    def _check_latents(self, latents: Tensor) -> int:
+        if latents.ndim != 4 or tuple(latents.shape[:3]) != (1, *LATENT_SHAPE):
+            raise InputError(f"latents have shape {list(latents.shape)}; give (1, 8, 16, frames)")
+        return latents.shape[-1]
+
+    def _check_base(self, adapter: Adapter, path: LoraPath) -> None:
+        trained_on = adapter.metadata
+        if trained_on.family is not None and trained_on.family != self.family.name:
+            raise AdapterError(
+                f"{path} was made for {trained_on.family}, this is {self.family.name}; load it on its own base"
+            )
+        if trained_on.base_fingerprint not in (None, self.family.fingerprint()):
+            logger.warning(
+                "%s was trained on other %s weights than these; it may sound different", path, self.family.name
+            )
+
+    def _check_names(self, names: Mapping[str, float] | Sequence[str]) -> None:
+        unknown = [name for name in names if name not in self._loras]
+        if unknown:
+            raise InputError(
+                f"no adapter named {', '.join(unknown)} is attached; attached are {list(self._loras) or 'none'}"
+            )
+
+    def _free_name(self, stem: str) -> str:
+        # PEFT builds module paths from adapter names, so a dot would split one.
+        base = stem.replace(".", "_") or "lora"
+        taken, number, name = set(self._loras), 2, base
+        while name in taken:
+            name, number = f"{base}_{number}", number + 1
+        return name
+
+    @staticmethod
+    def _seed(seed: int | None) -> int:
+        return secrets.randbelow(2**32) if seed is None else check_seed(seed)
+
+
+def _reporter(callback: Progress | None, settings: SamplingSettings) -> Callable[[int, Tensor], None] | None:
+    if callback is None:
+        return None
+    return lambda index, _latents: callback(index + 1, settings.steps)
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise InputError(f"{name} is {value:g}; give 0 to 1")
+
+
+def _source_name(source: Source) -> str:
+    return str(source) if isinstance(source, str | Path) else f"<{type(source).__name__}>"
