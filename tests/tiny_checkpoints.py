@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from acestep.models.v1.autoencoder import AutoencoderConfig, MusicAutoencoder
+from acestep.models.v1.codec import MusicCodec
 from acestep.models.v1.config import TransformerConfig
+from acestep.models.v1.log_mel import MEL_PREFIX, LogMel, LogMelConfig
 from acestep.models.v1.transformer import ACEStepTransformer
+from acestep.models.v1.vocoder import Vocoder, VocoderConfig
 from reference_data import load_golden, load_json
 
 TRANSFORMER = "tiny/checkpoint/ace_step_transformer"
@@ -35,3 +39,25 @@ def encode(model: ACEStepTransformer, golden: dict[str, Tensor], **options):  # 
     """Encode the prompt that a forward golden holds."""
     names = ("encoder_text_hidden_states", "text_attention_mask", "speaker_embeds", "lyric_token_idx", "lyric_mask")
     return model.encode_conditioning(*(golden[f"in.{name}"] for name in names), **options)
+
+
+def load_autoencoder() -> MusicAutoencoder:
+    config = AutoencoderConfig.from_dict(load_json("tiny/checkpoint/music_dcae_f8c8/config.json"))
+    model = MusicAutoencoder(config)
+    model.load_state_dict(load_golden("tiny/checkpoint/music_dcae_f8c8/diffusion_pytorch_model.safetensors"))
+    return model.eval()
+
+
+def load_vocoder() -> tuple[Vocoder, LogMel]:
+    """The vocoder, and the log-mel whose window and filters lie in the same file."""
+    config = load_json("tiny/checkpoint/music_vocoder/config.json")
+    weights = load_golden("tiny/checkpoint/music_vocoder/diffusion_pytorch_model.safetensors")
+    vocoder, log_mel = Vocoder(VocoderConfig.from_dict(config)), LogMel(LogMelConfig.from_dict(config))
+    vocoder.load_state_dict({name: tensor for name, tensor in weights.items() if not name.startswith(MEL_PREFIX)})
+    log_mel.load_state_dict({name: weights[MEL_PREFIX + name] for name in log_mel.state_dict()})
+    return vocoder.eval(), log_mel
+
+
+def load_codec() -> MusicCodec:
+    vocoder, log_mel = load_vocoder()
+    return MusicCodec(load_autoencoder(), log_mel, vocoder)

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from acestep.models.v1.convolution import DepthwiseConv1d, PointwiseConv1d
 from torch import nn
+
+from acestep.models.v1.convolution import DepthwiseConv1d, PointwiseConv1d
 
 
 @pytest.mark.parametrize("transposed", [False, True])

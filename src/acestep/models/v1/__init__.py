@@ -1,7 +1,28 @@
-"""The networks of ACE-Step v1: transformer, lyric encoder, music autoencoder, vocoders."""
+"""The networks of ACE-Step v1: transformer, lyric encoder, music autoencoder, log-mel and vocoders."""
 
+from acestep.models.v1.autoencoder import AutoencoderConfig, MusicAutoencoder
+from acestep.models.v1.codec import MusicCodec
 from acestep.models.v1.config import TransformerConfig
 from acestep.models.v1.encoded import CrossAttentionCache, EncodedConditioning
+from acestep.models.v1.log_mel import MEL_PREFIX, LogMel, LogMelConfig
 from acestep.models.v1.transformer import ACEStepTransformer, unread_names
+from acestep.models.v1.vocoder import Vocoder, VocoderConfig
+from acestep.models.v1.vocos import VocosConfig, VocosVocoder
 
-__all__ = ["ACEStepTransformer", "CrossAttentionCache", "EncodedConditioning", "TransformerConfig", "unread_names"]
+__all__ = [
+    "MEL_PREFIX",
+    "ACEStepTransformer",
+    "AutoencoderConfig",
+    "CrossAttentionCache",
+    "EncodedConditioning",
+    "LogMel",
+    "LogMelConfig",
+    "MusicAutoencoder",
+    "MusicCodec",
+    "TransformerConfig",
+    "Vocoder",
+    "VocoderConfig",
+    "VocosConfig",
+    "VocosVocoder",
+    "unread_names",
+]

@@ -64,6 +64,11 @@ class VocosVocoder(nn.Module):
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
 
     @property
+    def halo_frames(self) -> int:
+        """Mel frames to each side that a sample can depend on: windows overlapping by these leave no trace."""
+        return 3 * (1 + self.config.layers) + self.config.n_fft // self.hop_length
+
+    @property
     def dtype(self) -> torch.dtype:
         """Precision of the weights; the mel is cast to it."""
         return self.head.weight.dtype
