@@ -18,7 +18,7 @@ from acestep.lora import (
 )
 from acestep.models.v1.transformer import ACEStepTransformer
 from reference_data import load_golden, reference_path
-from tiny_checkpoints import GRADIENTS, assert_close, encode, load_transformer
+from tiny_checkpoints import assert_close, encode, load_transformer
 
 TARGETS = ("speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k", "to_v", "to_out.0")
 FEED_FORWARD = ("ff.inverted_conv.conv", "ff.point_conv.conv")
@@ -177,25 +177,6 @@ def test_only_the_adapter_learns_and_the_base_gets_its_flags_back():
     assert learning == {id(p) for p in trained.parameters().values()}
     trained.detach()
     assert {name: parameter.requires_grad for name, parameter in network.named_parameters()} == flags
-
-
-def test_losses_gradients_are_those_of_the_reference(network: ACEStepTransformer):
-    step = load_golden("tiny/goldens/training_step.safetensors")
-    expected = load_golden("tiny/goldens/lora_train_grads.safetensors")
-    trained = attach_trainable(network, find_targets(module_shapes(network), TARGETS), rank=4, alpha=8)
-    trained.load_parameters(load_golden("tiny/lora/plain_no_metadata/pytorch_lora_weights.safetensors"))
-    velocity = network(step["out.noisy_latents"], step["in.timestep"], encode(network, step))
-    estimate = step["out.noisy_latents"] - step["in.sigma"].view(-1, 1, 1, 1) * velocity
-    loss = (estimate - step["in.target_latents"]).square().mean()
-    loss.backward()
-    assert_close(loss, expected["out.denoising_loss"])
-    parameters = trained.parameters()
-    assert {f"grad.{name}" for name in parameters} == {name for name in expected if name.startswith("grad.")}
-    largest = max(expected[f"grad.{name}"].abs().max() for name in parameters)
-    for name, parameter in parameters.items():
-        assert parameter.grad is not None
-        difference = (parameter.grad - expected[f"grad.{name}"]).abs().max()
-        assert difference <= GRADIENTS * largest
 
 
 def test_a_trained_state_read_as_an_adapter_computes_the_same(network: ACEStepTransformer, golden: dict[str, Tensor]):

@@ -127,6 +127,11 @@ class TrainableAdapter:
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
 
+    def drop_out(self, active: bool) -> None:
+        """Let the adapter's dropout act, as in training, or not. The base stays as it is, in eval mode."""
+        for _, layer in _lora_layers(self.network):
+            layer.lora_dropout.train(active)
+
     def adapter(self, metadata: AdapterMetadata | None = None) -> Adapter:
         """A copy of the present state as data, the scale in B."""
         values = {name: parameter.detach().cpu().clone() for name, parameter in self.parameters().items()}

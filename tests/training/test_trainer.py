@@ -1,0 +1,339 @@
+import json
+import os
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from acestep.datasets import LatentDataset
+from acestep.errors import AdapterError, TrainingError
+from acestep.families.base import Conditioning, TrainingNoise
+from acestep.families.checkpoint import fingerprint
+from acestep.lora import attach, module_shapes, read_adapter
+from acestep.training import (
+    EpochResult,
+    LoRATrainer,
+    SaveCheckpointCallback,
+    StepResult,
+    TrainingCallback,
+    TrainingConfig,
+    TrainingSummary,
+    ValidationResult,
+)
+from acestep.training.callbacks.base import RunControl
+from acestep.training.config import DataSection, LoopSection, LoraSection
+from small_family import SmallFamily, write_dataset, write_tone
+
+TRACKS = 7
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data"), tracks=TRACKS, duration_s=3.0)
+
+
+def make_config(out: Path, *, lora: dict[str, object] | None = None, **loop: object) -> TrainingConfig:
+    settings = {"epochs": 3, "gradient_accumulation": 2, "learning_rate": 1e-2, "warmup_steps": 2, **loop}
+    return TrainingConfig(
+        output_dir=str(out),
+        lora=LoraSection(**{"rank": 2, "alpha": 4.0, "dropout": 0.1, **(lora or {})}),
+        training=LoopSection(**settings),  # type: ignore[arg-type]
+        data=DataSection(max_duration=2.0, validation_split=0.25),
+        precision="fp32",
+        gradient_checkpointing=False,
+    )
+
+
+def make_trainer(out: Path, family: SmallFamily | None = None, **settings: object) -> LoRATrainer:
+    return LoRATrainer(family or SmallFamily(), make_config(out, **settings))  # type: ignore[arg-type]
+
+
+@dataclass
+class Watcher(TrainingCallback):
+    steps: list[StepResult] = field(default_factory=list)
+    epochs: list[EpochResult] = field(default_factory=list)
+    validations: list[ValidationResult] = field(default_factory=list)
+    summaries: list[TrainingSummary] = field(default_factory=list)
+    failures: list[BaseException] = field(default_factory=list)
+    checkpoints: list[Path] = field(default_factory=list)
+
+    def on_step(self, result: StepResult, control: RunControl) -> None:
+        self.steps.append(result)
+
+    def on_validation(self, result: ValidationResult, control: RunControl) -> None:
+        self.validations.append(result)
+
+    def on_epoch(self, result: EpochResult, control: RunControl) -> None:
+        self.epochs.append(result)
+
+    def on_checkpoint(self, path: Path) -> None:
+        self.checkpoints.append(path)
+
+    def on_end(self, summary: TrainingSummary) -> None:
+        self.summaries.append(summary)
+
+    def on_failure(self, error: BaseException) -> None:
+        self.failures.append(error)
+
+
+class At(TrainingCallback):
+    """Do something at one step."""
+
+    def __init__(self, step: int, act) -> None:  # type: ignore[no-untyped-def]
+        self.step, self.act = step, act
+
+    def on_step(self, result: StepResult, control: RunControl) -> None:
+        if result.step == self.step:
+            self.act(control)
+
+
+def factors(path: Path) -> dict[str, Tensor]:
+    return {
+        name: part for m, f in read_adapter(path).factors.items() for name, part in ((m + "A", f.a), (m + "B", f.b))
+    }
+
+
+def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_a_run_leaves_its_folder_a_falling_loss_and_an_adapter_that_acts(tmp_path: Path, data: Path):
+    family = SmallFamily()
+    trainer = make_trainer(tmp_path / "run", family, epochs=25)
+    watcher = Watcher()
+    summary = trainer.train(trainer.prepare_dataset(data), callbacks=[watcher])
+    assert summary.outcome == "finished"
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "config.yaml", "metrics.jsonl", "events.jsonl", "log.txt", "checkpoints", "adapter"
+    }  # fmt: skip
+    assert TrainingConfig.from_yaml(tmp_path / "run" / "config.yaml") == trainer.config
+    assert [path.name for path in watcher.checkpoints] == ["epoch-0010", "epoch-0020", "epoch-0025"]
+    assert summary.first_validation is not None
+    assert summary.last_validation is not None
+    assert summary.first_validation.epoch == 0
+    assert summary.last_validation.val_loss < 0.9 * summary.first_validation.val_loss
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["loss"] for row in rows if "loss" in row] == [step.loss for step in watcher.steps]
+    assert [row["val_loss"] for row in rows if "val_loss" in row] == [v.val_loss for v in watcher.validations]
+    events = [json.loads(line)["event"] for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert events == ["started", "checkpoint", "checkpoint", "checkpoint", "finished"]
+
+    conditioning = family.encode_prompt(["tone number 0"], [""])
+    latents, sigmas = torch.randn(1, 8, 16, 10), torch.tensor([0.5])
+    base = family.velocity(latents, sigmas, conditioning)
+    adapter = read_adapter(summary.adapter, module_shapes(family.network))
+    attach(family.network, adapter, name="a")
+    assert not torch.allclose(family.velocity(latents, sigmas, conditioning), base)
+    assert adapter.metadata.base_fingerprint == SmallFamily().fingerprint()
+    assert adapter.metadata.trained is not None
+    assert adapter.metadata.trained.alpha == 4.0
+    assert adapter.metadata.training_config_sha256 == trainer.config.sha256()
+
+
+def test_the_base_is_bit_for_bit_itself_after_training(tmp_path: Path, data: Path):
+    family = SmallFamily()
+    modules = [name for name, _ in family.network.named_modules()]
+    before = fingerprint(family.network)
+    trainer = make_trainer(tmp_path / "run", family)
+    trainer.train(trainer.prepare_dataset(data))
+    assert fingerprint(family.network) == before
+    assert [name for name, _ in family.network.named_modules()] == modules
+    assert not family.network.training
+
+
+def test_two_runs_of_one_seed_are_equal_and_another_seed_differs(tmp_path: Path, data: Path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        torch.randn(len(name))
+        trainer = make_trainer(tmp_path / name, seed=seed)
+        trainer.train(trainer.prepare_dataset(data))
+    a, b, c = (factors(tmp_path / name / "adapter") for name in "abc")
+    assert_equal(a, b)
+    assert not all(torch.equal(tensor, c[name]) for name, tensor in a.items())
+
+
+def test_training_leaves_the_global_random_numbers_as_they_were(tmp_path: Path, data: Path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    trainer = make_trainer(tmp_path / "run", epochs=1)
+    trainer.train(trainer.prepare_dataset(data))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_accumulated_small_batches_are_the_large_batch(tmp_path: Path, data: Path):
+    results = []
+    for name, batch_size, accumulation in (("small", 1, 4), ("middle", 2, 2), ("large", 4, 1)):
+        watcher = Watcher()
+        # Plain descent would be the purest comparison; with AdamW rounding grows, so few steps and a tolerance.
+        trainer = make_trainer(
+            tmp_path / name,
+            lora={"dropout": 0.0},
+            batch_size=batch_size,
+            gradient_accumulation=accumulation,
+            epochs=2,
+            learning_rate=1e-3,
+        )
+        trainer.train(trainer.prepare_dataset(data), callbacks=[watcher])
+        results.append(watcher.steps)
+    for other in results[1:]:
+        assert [step.loss for step in other] == pytest.approx([step.loss for step in results[0]], rel=1e-5)
+        assert [step.grad_norm for step in other] == pytest.approx([step.grad_norm for step in results[0]], rel=1e-4)
+
+
+@pytest.mark.parametrize("stop_at", [3, 4, 6])
+def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(tmp_path: Path, data: Path, stop_at: int):
+    dataset = make_trainer(tmp_path / "whole").prepare_dataset(data)
+    whole, first, second = Watcher(), Watcher(), Watcher()
+    make_trainer(tmp_path / "whole").train(dataset, callbacks=[whole])
+    halt = At(stop_at, lambda control: control.stop("enough"))
+    summary = make_trainer(tmp_path / "parts").train(dataset, callbacks=[first, halt])
+    assert (summary.outcome, summary.reason, summary.steps) == ("stopped", "enough", stop_at)
+    torch.randn(7)
+    make_trainer(tmp_path / "parts").train(dataset, callbacks=[second], resume=True)
+    assert_equal(factors(tmp_path / "whole" / "adapter"), factors(tmp_path / "parts" / "adapter"))
+    assert [s.loss for s in first.steps + second.steps] == [s.loss for s in whole.steps]
+    assert second.epochs[-1].loss == whole.epochs[-1].loss
+    rows = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, len(whole.steps) + 1))
+
+
+def test_ctrl_c_finishes_the_step_keeps_the_state_and_interrupts(tmp_path: Path, data: Path):
+    trainer, watcher = make_trainer(tmp_path / "run"), Watcher()
+    dataset = trainer.prepare_dataset(data)
+    press = At(2, lambda control: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(dataset, callbacks=[watcher, press])
+    assert [path.name for path in watcher.checkpoints] == ["epoch-0001-step-000002"]
+    assert len(watcher.steps) == 2
+    assert len(watcher.failures) == 1
+    assert not list((tmp_path / "run").rglob("*.partial"))
+    assert trainer.save_lora(tmp_path / "early").exists()
+    assert not [name for name, _ in trainer.family.network.named_parameters() if "lora" in name]
+    make_trainer(tmp_path / "whole").train(dataset)
+    make_trainer(tmp_path / "run").train(dataset, resume=True)
+    assert_equal(factors(tmp_path / "whole" / "adapter"), factors(tmp_path / "run" / "adapter"))
+
+
+class TurnsToNan(SmallFamily):
+    calls = 0
+
+    def velocity(self, latents: Tensor, sigmas: Tensor, conditioning: Conditioning) -> Tensor:
+        predicted = super().velocity(latents, sigmas, conditioning)
+        if torch.is_grad_enabled():
+            self.calls += 1
+        return predicted * (float("nan") if self.calls > 7 else 1.0)
+
+
+def test_nan_in_the_loss_stops_the_run_and_names_the_last_good_checkpoint(tmp_path: Path, data: Path):
+    family = TurnsToNan()
+    trainer = make_trainer(tmp_path / "run", family)
+    watcher = Watcher()
+    with pytest.raises(TrainingError) as error:
+        trainer.train(trainer.prepare_dataset(data), callbacks=[watcher, SaveCheckpointCallback(every=1)])
+    last = tmp_path / "run" / "checkpoints" / "epoch-0001"
+    assert "the loss became nan at step" in str(error.value)
+    assert str(last) in str(error.value)
+    assert "track_" in str(error.value)
+    assert watcher.failures == [error.value]
+    assert all(tensor.isfinite().all() for tensor in factors(last / "adapter").values())
+    assert not (tmp_path / "run" / "adapter").exists()
+
+
+def test_nan_before_any_checkpoint_says_that_there_is_none(tmp_path: Path, data: Path):
+    family = TurnsToNan()
+    family.calls = 100
+    trainer = make_trainer(tmp_path / "run", family)
+    with pytest.raises(TrainingError, match="no checkpoint had been written yet"):
+        trainer.train(trainer.prepare_dataset(data))
+
+
+def test_a_run_with_another_rank_or_data_is_not_resumed_and_says_what_differs(tmp_path: Path, data: Path):
+    trainer = make_trainer(tmp_path / "run", epochs=1)
+    dataset = trainer.prepare_dataset(data)
+    trainer.train(dataset)
+    with pytest.raises(TrainingError, match="lora is"):
+        make_trainer(tmp_path / "run", lora={"rank": 3}, epochs=2).train(dataset, resume=True)
+    fewer = LatentDataset(dataset.tracks[:-1], dataset.crop_frames)
+    with pytest.raises(TrainingError, match="tracks_sha256"):
+        make_trainer(tmp_path / "run", epochs=2).train(fewer, resume=True)
+
+
+def test_a_second_run_in_one_folder_is_refused(tmp_path: Path, data: Path):
+    trainer = make_trainer(tmp_path / "run", epochs=1)
+    dataset = trainer.prepare_dataset(data)
+    trainer.train(dataset)
+    with pytest.raises(TrainingError, match="holds a run already"):
+        trainer.train(dataset)
+
+
+def test_max_steps_ends_a_run_inside_an_epoch_with_a_last_validation(tmp_path: Path, data: Path):
+    trainer, watcher = make_trainer(tmp_path / "run", max_steps=4), Watcher()
+    summary = trainer.train(trainer.prepare_dataset(data), callbacks=[watcher])
+    assert (summary.outcome, summary.steps) == ("finished", 4)
+    assert watcher.validations[-1].step == 4
+    assert watcher.steps[-1].eta_s == 0
+    assert watcher.steps[-1].learning_rate < watcher.steps[1].learning_rate
+
+
+def test_target_modules_that_match_nothing_are_an_error_before_any_work(tmp_path: Path):
+    with pytest.raises(AdapterError, match="there are: q_proj"):
+        make_trainer(tmp_path / "run", lora={"target_modules": ["qproj"]})
+
+
+def test_saving_before_training_says_what_to_do(tmp_path: Path):
+    with pytest.raises(TrainingError, match=r"train\(\) first"):
+        make_trainer(tmp_path / "run").save_lora(tmp_path / "adapter")
+
+
+def test_gradient_checkpointing_and_bf16_train_to_nearly_the_same(tmp_path: Path, data: Path):
+    losses = {}
+    for name, changes in (
+        ("plain", {}),
+        ("checkpointed", {"gradient_checkpointing": True}),
+        ("bf16", {"precision": "bf16"}),
+    ):
+        family, watcher = SmallFamily(), Watcher()
+        config = make_config(tmp_path / name).model_copy(update=changes)
+        trainer = LoRATrainer(family, config)
+        trainer.train(trainer.prepare_dataset(data), callbacks=[watcher])
+        losses[name] = [step.loss for step in watcher.steps]
+        assert family.network.gradient_checkpointing is False
+    assert losses["checkpointed"] == pytest.approx(losses["plain"], rel=1e-5)
+    assert losses["bf16"] == pytest.approx(losses["plain"], rel=0.05)
+
+
+def test_batches_of_unequal_tracks_train_on_their_shortest(tmp_path: Path):
+    root = write_dataset(tmp_path / "data", tracks=4, duration_s=1.0)
+    write_tone(root / "audio" / "track_000.wav", 0.6)
+    trainer, watcher = make_trainer(tmp_path / "run", batch_size=4, epochs=1), Watcher()
+    trainer.train(trainer.prepare_dataset(root), callbacks=[watcher])
+    assert len(watcher.steps) == 1
+
+
+def test_one_track_trains_without_validation(tmp_path: Path):
+    root = write_dataset(tmp_path / "data", tracks=1)
+    trainer, watcher = make_trainer(tmp_path / "run", epochs=1), Watcher()
+    summary = trainer.train(trainer.prepare_dataset(root), callbacks=[watcher])
+    assert summary.last_validation is None
+    assert watcher.epochs[0].validation is None
+
+
+def test_dropout_of_conditioning_is_the_familys(tmp_path: Path, data: Path):
+    seen: list[Tensor] = []
+
+    class Watched(SmallFamily):
+        noise = TrainingNoise(text_dropout=1.0, speaker_dropout=1.0, lyric_dropout=1.0)
+
+        def velocity(self, latents: Tensor, sigmas: Tensor, conditioning: Conditioning) -> Tensor:
+            if torch.is_grad_enabled():
+                seen.append(conditioning.text_states)
+            return super().velocity(latents, sigmas, conditioning)
+
+    trainer = make_trainer(tmp_path / "run", Watched(), epochs=1)
+    trainer.train(trainer.prepare_dataset(data))
+    assert seen
+    assert not any(states.any() for states in seen)
