@@ -38,7 +38,7 @@ def plan_extend(source: Tensor, noise: Tensor, fresh: Tensor, *, left: int, righ
     grown = pad(source, (left, right))
     mask = torch.ones(frames + left + right, device=source.device)
     mask[left : left + frames] = 0
-    pieces = [fresh[..., :left], noise, fresh[..., frames - right :] if right else fresh[..., :0]]
+    pieces = [fresh[..., :left], noise, fresh[..., fresh.shape[-1] - right :]]
     return RepaintPlan(grown, mask.view(1, 1, 1, -1), torch.cat(pieces, dim=-1))
 
 

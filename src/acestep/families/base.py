@@ -134,8 +134,19 @@ class Family(ABC):
         """For training: differentiable through the whole network. sigmas: (batch,) in [0, 1] -> as latents."""
 
     @abstractmethod
-    def branches(self, conditioning: Conditioning, *, erg: Sequence[ErgName] = (), text_only: bool = False) -> Branches:
-        """For generation: denoisers with all that stays the same over a song's steps computed once."""
+    def branches(
+        self,
+        conditioning: Conditioning,
+        *,
+        erg: Sequence[ErgName] = (),
+        text_only: bool = False,
+        masked_null: bool = False,
+    ) -> Branches:
+        """For generation: denoisers with all that stays the same over a song's steps computed once.
+
+        text_only: a third branch without lyrics, for double guidance; masked_null: the null branch's lyrics are masked
+        too, as flow edit wants it.
+        """
 
 
 def drop_conditioning(conditioning: Conditioning, *, text: Tensor, speaker: Tensor, lyrics: Tensor) -> Conditioning:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from acestep.conditioning.lyric_tokenizer import LyricTokenizer
@@ -22,7 +22,11 @@ from acestep.errors import CheckpointError, InputError
 from acestep.families.base import Conditioning, ErgName, Family, SamplingDefaults, TrainingNoise
 from acestep.families.checkpoint import fingerprint, load_weights, read_config, read_shapes
 from acestep.models.v1 import ACEStepTransformer, TransformerConfig, unread_names
+from acestep.models.v1.autoencoder import AutoencoderConfig, MusicAutoencoder
 from acestep.models.v1.codec import MusicCodec
+from acestep.models.v1.log_mel import MEL_PREFIX, LogMel, LogMelConfig
+from acestep.models.v1.vocoder import Vocoder, VocoderConfig
+from acestep.models.v1.vocos import VocosConfig, VocosVocoder
 
 SAMPLES_PER_FRAME = 4096
 """512 samples a mel frame, 8 mel frames a latent frame."""
@@ -126,8 +130,9 @@ class V1Family(Family):
             self.text_encoder.check_length(prompt)
         states, text_mask = self.text_encoder.encode(list(prompts))
         weakened = self.text_encoder.encode(list(prompts), weaken_queries=True)[0] if weaken_text else None
-        rows = [torch.tensor(self.lyric_tokenizer.encode(text), dtype=torch.long) for text in lyrics]
-        ids = pad_sequence([row if row.numel() else torch.zeros(1, dtype=torch.long) for row in rows], batch_first=True)
+        # A song without words has one masked token, as released.
+        rows = [torch.tensor(self.lyric_tokenizer.encode(text) if text.strip() else [0]) for text in lyrics]
+        ids = pad_sequence(rows, batch_first=True)
         return Conditioning(
             text_states=states.to(self.device),
             text_mask=text_mask.to(self.device),
@@ -240,7 +245,29 @@ def load_transformer(
 
 def load_codec(folder: Path) -> MusicCodec:
     """Autoencoder, log-mel and vocoder of a checkpoint folder, in float32 on the CPU."""
-    raise NotImplementedError
+    autoencoder_path = folder / "music_dcae_f8c8" / _WEIGHTS
+    with torch.device("meta"):
+        autoencoder = MusicAutoencoder(
+            AutoencoderConfig.from_dict(read_config(autoencoder_path.with_name("config.json")))
+        )
+    load_weights(autoencoder, autoencoder_path, dtype=torch.float32)
+
+    vocoder_path = folder / "music_vocoder" / _WEIGHTS
+    config = read_config(vocoder_path.with_name("config.json"))
+    log_mel = LogMel(LogMelConfig.from_dict(config))
+    vocoder: Vocoder | VocosVocoder
+    if config.get("_class_name") == "VocosVocoder":
+        vocoder = VocosVocoder(VocosConfig.from_dict(config))
+    else:
+        with torch.device("meta"):
+            vocoder = Vocoder(VocoderConfig.from_dict(config))
+    # One file holds both, the log-mel's window and filters under a name of their own.
+    together = nn.ModuleDict(dict(vocoder.named_children()))
+    together[MEL_PREFIX.rstrip(".")] = log_mel
+    load_weights(together, vocoder_path, dtype=torch.float32)
+    if isinstance(vocoder, Vocoder):
+        vocoder.fold_weight_norm()
+    return MusicCodec(autoencoder, log_mel, vocoder)
 
 
 def _null(conditioning: Conditioning, erg: Sequence[ErgName]) -> Conditioning:
@@ -272,4 +299,5 @@ def _sampling(settings: Mapping[str, Any], folder: Path) -> SamplingDefaults:
         raise CheckpointError(
             f"{folder / 'family.json'} has unknown sampling keys {unknown}; known are {sorted(known)}"
         )
-    return SamplingDefaults(**{key: tuple(value) if key == "erg" else value for key, value in settings.items()})
+    values: dict[str, Any] = {key: tuple(value) if key == "erg" else value for key, value in settings.items()}
+    return SamplingDefaults(**values)

@@ -106,13 +106,13 @@ class ACEStepPipeline:
 
     @overload
     def __call__(
-        self, prompt: str, lyrics: str = ..., *, output_type: Literal["audio"] = ..., **settings: Any
+        self, prompt: str, lyrics: str = ..., *args: Any, output_type: Literal["audio"] = ..., **settings: Any
     ) -> GenerationResult: ...
     @overload
     def __call__(
-        self, prompt: str, lyrics: str = ..., *, output_type: Literal["latents"], **settings: Any
+        self, prompt: str, lyrics: str = ..., *args: Any, output_type: Literal["latents"], **settings: Any
     ) -> Tensor: ...
-    def __call__(
+    def __call__(  # type: ignore[misc]  # the overloads spell out only what decides the type
         self,
         prompt: str,
         lyrics: str = "",
