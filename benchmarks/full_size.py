@@ -1,6 +1,6 @@
 """What the full-size v1 needs before a note is heard, and what leaving unread weights on disk saves.
 
-Parameters and bytes are counted on the meta device from the released sizes; nothing is downloaded and no memory is taken.
+Parameters and bytes are counted on the meta device from the released sizes: nothing is downloaded or allocated.
 """
 
 from __future__ import annotations
@@ -34,10 +34,8 @@ def main() -> None:
     with torch.device("meta"):
         network = ACEStepTransformer(config)
     kept = sum(parameter.numel() for parameter in network.parameters())
-    print(
-        f"transformer, stored:      {RELEASED_TRANSFORMER / 1e9:6.3f} G parameters, {RELEASED_TRANSFORMER * 2 / 1e9:5.2f} GB in bf16"
-    )
-    print(f"transformer, kept:        {kept / 1e9:6.3f} G parameters, {kept * 2 / 1e9:5.2f} GB in bf16")
+    for name, count in (("stored", RELEASED_TRANSFORMER), ("kept", kept)):
+        print(f"transformer, {name + ':':12} {count / 1e9:6.3f} G parameters, {count * 2 / 1e9:5.2f} GB in bf16")
     print(f"saved by unread weights:  {1 - kept / RELEASED_TRANSFORMER:6.1%} ({len(unread_names(config))} tensors)")
     for name, count in OTHERS.items():
         print(f"{name + ':':25} {count / 1e9:6.3f} G parameters")
