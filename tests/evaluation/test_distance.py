@@ -6,7 +6,9 @@ import pytest
 from acestep.errors import InputError
 from acestep.evaluation.distance import (
     EmbeddingSpace,
+    distance_on_a_par,
     distance_to_recordings,
+    distances_among,
     frechet_distance,
     frechet_of_gaussians,
     frechet_without_bias,
@@ -58,6 +60,15 @@ def test_a_copy_is_at_no_distance_once_it_has_company_enough() -> None:
     song = embed_windows(coloured_noise(0, seed=0), RATE)
     space = EmbeddingSpace.fit([song], [embed_windows(coloured_noise(-6, seed=1), RATE)])
     assert distance_to_recordings(song, [song] * 5, space) == pytest.approx(0.0)
+
+
+def test_a_recording_of_the_style_scores_as_the_recordings_do_among_themselves() -> None:
+    generator = np.random.default_rng(4)
+    recordings = [generator.normal(size=(4, 6)) for _ in range(6)]
+    space = EmbeddingSpace.fit(recordings, components=2)
+    more = [distance_on_a_par(generator.normal(size=(4, 6)), recordings, space) for _ in range(200)]
+    among = [np.mean(distances_among([generator.normal(size=(4, 6)) for _ in range(6)], space)) for _ in range(50)]
+    assert np.mean(more) == pytest.approx(np.mean(among), rel=0.05)
 
 
 def test_a_feature_that_never_varies_is_left_alone() -> None:

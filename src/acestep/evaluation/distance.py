@@ -65,6 +65,25 @@ def distance_to_recordings(song: Floats, recordings: Sequence[Floats], space: Em
     return float(nearest.mean())
 
 
+def distances_among(recordings: Sequence[Floats], space: EmbeddingSpace) -> list[float]:
+    """What each recording scores against all the others."""
+    return [
+        distance_to_recordings(own, others, space)
+        for own, others in zip(recordings, _each_left_out(recordings), strict=True)
+    ]
+
+
+def distance_on_a_par(song: Floats, recordings: Sequence[Floats], space: EmbeddingSpace) -> float:
+    """As `distance_to_recordings`, with each recording left out in turn, averaged.
+
+    A song then meets as many passages as a recording does in `distances_among`; with more to be near, it would look
+    nearer than the recordings are to each other. A single recording is left in.
+    """
+    if len(recordings) < 2:
+        return distance_to_recordings(song, recordings, space)
+    return float(np.mean([distance_to_recordings(song, others, space) for others in _each_left_out(recordings)]))
+
+
 def frechet_distance(first: Floats, second: Floats) -> float:
     """Squared Frechet distance of two Gaussians fitted to points (Heusel et al. 2017, arXiv:1706.08500).
 
@@ -106,3 +125,7 @@ def frechet_without_bias(first: Floats, second: Floats, *, seed: int = 0, draws:
 def _matrix_root(matrix: Floats) -> Floats:
     values, vectors = np.linalg.eigh(matrix)
     return np.asarray((vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T)
+
+
+def _each_left_out(recordings: Sequence[Floats]) -> list[list[Floats]]:
+    return [[*recordings[:index], *recordings[index + 1 :]] for index in range(len(recordings))]

@@ -64,7 +64,7 @@ def log_mel_frames(audio: NDArray[np.floating], sample_rate: int) -> Floats:
         raise InputError(f"{len(mono) / sample_rate:.2f} s of audio are too short to compare; expected at least 1 s")
     frames = np.lib.stride_tricks.sliding_window_view(mono, size)[::hop]
     mel = np.concatenate([_mel(frames[start : start + CHUNK], sample_rate) for start in range(0, len(frames), CHUNK)])
-    return np.log(np.maximum(mel, max(FLOOR, float(mel.max()) * DYNAMIC_RANGE)))
+    return np.asarray(np.log(np.maximum(mel, max(FLOOR, float(mel.max()) * DYNAMIC_RANGE))))
 
 
 def _mel(frames: Floats, sample_rate: int) -> Floats:

@@ -1,0 +1,164 @@
+"""report.html: an evaluation as one page in a folder, which opens from the file system without a server.
+
+Songs and pictures lie beside it; style, script and charts are inside. Everything from outside (prompts, lyrics, names)
+is escaped by the template.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from acestep.evaluation import charts
+from acestep.evaluation.advice import Advice
+from acestep.evaluation.charts import Chart, Series, interval_bar, line_chart
+from acestep.evaluation.curves import TrainingCurves
+from acestep.evaluation.evaluation import Evaluation, verdict
+from acestep.evaluation.side_by_side import Take
+from acestep.evaluation.whole_file import write_text_whole
+
+PAGE_FILE = "report.html"
+
+_OPTIONS = {
+    "steps": "--steps",
+    "guidance_scale": "--guidance-scale",
+    "scheduler": "--scheduler",
+    "guidance": "--guidance",
+    "guidance_interval": "--guidance-interval",
+    "guidance_interval_decay": "--guidance-interval-decay",
+    "min_guidance_scale": "--min-guidance-scale",
+    "omega_scale": "--omega-scale",
+}
+
+
+def write_page(
+    folder: Path,
+    evaluation: Evaluation,
+    *,
+    title: str,
+    advice: Sequence[Advice],
+    curves: TrainingCurves | None = None,
+    facts: Sequence[tuple[str, str]] = (),
+    notes: Sequence[str] = (),
+) -> Path:
+    """Write the page beside the evaluation's songs in `folder`, whole or not at all.
+
+    facts: name and value, shown under the verdict; notes: sentences about where the recordings came from.
+    """
+    page = render_page(evaluation, title=title, advice=advice, curves=curves, facts=facts, notes=notes)
+    return write_text_whole(folder / PAGE_FILE, page)
+
+
+def render_page(
+    evaluation: Evaluation,
+    *,
+    title: str,
+    advice: Sequence[Advice],
+    curves: TrainingCurves | None = None,
+    facts: Sequence[tuple[str, str]] = (),
+    notes: Sequence[str] = (),
+) -> str:
+    """The page's HTML."""
+    loader = PackageLoader("acestep.evaluation")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+
+    def own_text(name: str) -> Markup:
+        # Our own files, not a user's: style and script must reach the browser unescaped.
+        return Markup(loader.get_source(environment, name)[0])
+
+    return environment.get_template("report.html.j2").render(
+        title=title,
+        verdict=verdict(evaluation),
+        facts=[*_facts(evaluation), *facts],
+        figures=[(figure, interval_bar(figure.change)) for figure in evaluation.figures],
+        moved=evaluation.moved,
+        apart=evaluation.apart if math.isfinite(evaluation.apart) else None,
+        left_out=evaluation.left_out,
+        notes=notes,
+        charts=_charts(evaluation, curves),
+        comparisons=evaluation.comparisons,
+        advice=advice,
+        version=version("acesteps"),
+        style=own_text("report.css"),
+        script=own_text("report.js"),
+        command=song_recipe,
+        clock=_clock,
+        number=_number,
+        signed=_signed,
+        width=charts.WIDTH,
+        height=charts.HEIGHT,
+        left=charts.LEFT,
+        right=charts.RIGHT,
+    )
+
+
+def song_recipe(take: Take) -> str:
+    """The command that makes a song again, bit for bit, on the same kind of machine."""
+    params = take.recipe.get("params", {})
+    words = [
+        "acestep",
+        "generate",
+        "--model",
+        str(take.recipe.get("model", "")),
+        "--prompt",
+        str(params.get("prompt", "")),
+    ]
+    if params.get("lyrics"):
+        words += ["--lyrics", str(params["lyrics"])]
+    words += ["--duration", f"{params.get('duration', take.duration_s):g}", "--seed", str(params.get("seed", ""))]
+    for name, option in _OPTIONS.items():
+        if params.get(name) is not None:
+            words += [option, str(params[name])]
+    if "erg" in params:
+        words += ["--erg", ",".join(params["erg"] or ()) or "none"]
+    for lora in take.recipe.get("loras", ()):
+        if lora["weight"] != 0:
+            words += ["--lora", f"{lora['path']}:{lora['weight']:g}"]
+    return shlex.join(words)
+
+
+def _charts(evaluation: Evaluation, curves: TrainingCurves | None) -> list[Chart]:
+    drawn = []
+    if curves is not None:
+        series = [Series("training", curves.training, "base"), Series("validation", curves.validation, "adapted")]
+        drawn.append(line_chart(series, title="Training", x_label="step", y_label="loss"))
+    if evaluation.losses is not None:
+        levels = evaluation.losses.by_level
+        series = [
+            Series("base", [(sigma, base) for sigma, base, _, _ in levels], "base"),
+            Series("LoRA", [(sigma, adapted) for sigma, _, adapted, _ in levels], "adapted"),
+        ]
+        title = "Held-out loss by noise level"
+        drawn.append(line_chart(series, title=title, x_label="sigma: 0 is clean, 1 is noise", y_label="loss"))
+    return [chart for chart in drawn if chart is not None]
+
+
+def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
+    prompts = {(comparison.prompt.prompt, comparison.prompt.lyrics) for comparison in evaluation.comparisons}
+    return [
+        ("Base model", evaluation.model),
+        ("LoRA", f"{evaluation.lora} × {evaluation.weight:g}"),
+        ("Songs", f"{len(prompts)} prompts × {len(evaluation.seeds)} seeds, {evaluation.duration_s:g} s"),
+    ]
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _number(value: float) -> str:
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _signed(value: float) -> str:
+    return ("+" if value >= 0 else "−") + _number(abs(value)) if math.isfinite(value) else "unknown"

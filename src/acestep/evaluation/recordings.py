@@ -1,0 +1,92 @@
+"""Recordings of the style that were not trained on, ready to be measured against."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from acestep.datasets.latent_cache import read_frames
+from acestep.datasets.latent_dataset import CachedTrack, LatentDataset
+from acestep.datasets.preparation import prepare_dataset
+from acestep.datasets.recordings import AUDIO_SUFFIXES, BLOCK_S, stream_recording
+from acestep.errors import AudioError, InputError
+from acestep.evaluation.embedding import embed_windows
+from acestep.evaluation.evaluation import HeldOut
+from acestep.evaluation.held_out import HeldOutClip
+from acestep.families.base import Conditioning, Family
+
+CLIP_S = 10.0
+MAX_CLIPS = 4
+"""Passages of one recording: more of the same one say little more, since recordings are what is counted."""
+MAX_HEARD_S = 240.0
+
+Progress = Callable[[int, int], None]
+
+
+def read_held_out(family: Family, folder: Path, *, progress: Progress | None = None) -> HeldOut:
+    """A dataset folder, or any folder of audio files; where nothing describes them, the loss cannot be measured.
+
+    InputError for a folder without recordings, AudioError for one that cannot be read. Nothing is written to it.
+    """
+    if not (folder / "audio").is_dir():
+        return HeldOut(windows=_embedded(find_recordings(folder), family.sample_rate, progress))
+    # The cache is of no use afterwards, and the folder is the user's: clips are kept in memory.
+    with tempfile.TemporaryDirectory(prefix="acestep-held-out-") as cache:
+        return held_out_part(prepare_dataset(folder, family, cache_dir=cache), folder, family, progress=progress)
+
+
+def held_out_part(dataset: LatentDataset, folder: Path, family: Family, *, progress: Progress | None = None) -> HeldOut:
+    """All recordings of a prepared dataset; folder: the one that it was prepared from."""
+    clip_frames = family.latent_frames(CLIP_S)
+    clips = tuple(clip for track in dataset.tracks for clip in _clips(track, clip_frames))
+    files = [folder / "audio" / track.name for track in dataset.tracks]
+    return HeldOut(windows=_embedded(files, family.sample_rate, progress), clips=clips)
+
+
+def find_recordings(folder: Path) -> list[Path]:
+    """Audio files anywhere in a folder, by name, hidden ones left out; InputError where there are none."""
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}; give a folder with recordings")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+    shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    if not shown:
+        raise InputError(
+            f"{folder} holds no recordings; expected files that end in {', '.join(sorted(AUDIO_SUFFIXES))}"
+        )
+    return shown
+
+
+def read_start(path: Path, sample_rate: int, seconds: float = MAX_HEARD_S) -> NDArray[np.float32]:
+    """The first `seconds` of a recording, (2, samples) float32; AudioError names the file."""
+    try:
+        blocks = [block.numpy() for block in islice(stream_recording(path, sample_rate), int(seconds / BLOCK_S) + 1)]
+    except AudioError as error:
+        raise AudioError(f"{path}: {error}") from error
+    if not blocks:
+        raise AudioError(f"{path}: it has no audio in it")
+    return np.concatenate(blocks, axis=1)[:, : int(seconds * sample_rate)]
+
+
+def _clips(track: CachedTrack, clip_frames: int) -> Iterator[HeldOutClip]:
+    """Up to MAX_CLIPS passages, evenly spread; a recording shorter than one is taken whole."""
+    conditioning = Conditioning(**load_file(track.conditioning))
+    frames = min(clip_frames, track.frames)
+    count = min(MAX_CLIPS, track.frames // frames)
+    for index in range(count):
+        start = (track.frames - frames) * index // max(count - 1, 1)
+        yield HeldOutClip(track.name, read_frames(track.latents, "latents", start, frames), conditioning)
+
+
+def _embedded(files: Sequence[Path], sample_rate: int, progress: Progress | None) -> tuple[NDArray[np.float64], ...]:
+    embedded = []
+    for done, path in enumerate(files, start=1):
+        embedded.append(embed_windows(read_start(path, sample_rate), sample_rate))
+        if progress is not None:
+            progress(done, len(files))
+    return tuple(embedded)

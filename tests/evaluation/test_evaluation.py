@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from acestep.errors import InputError
+from acestep.evaluation.embedding import embed_windows
+from acestep.evaluation.evaluation import Evaluation, HeldOut, evaluate_lora, verdict
+from acestep.evaluation.prompts import Prompt
+from evaluation.fake_pipeline import BASE_SLOPE_DB, BrightnessPipeline
+from evaluation.songs import RATE, coloured_noise
+
+PROMPTS = [Prompt(prompt="a" * length) for length in (1, 2, 3)]
+BRIGHT = HeldOut(
+    windows=[embed_windows(coloured_noise(BASE_SLOPE_DB + 6, seed=90 + n, seconds=5), RATE) for n in range(5)]
+)
+
+
+def run(folder: Path, slope_db: float, held_out: HeldOut | None = BRIGHT) -> Evaluation:
+    pipeline = BrightnessPipeline(slope_db)
+    return evaluate_lora(pipeline, "my_lora", PROMPTS, folder=folder, seeds=(1,), duration_s=5.0, held_out=held_out)
+
+
+def test_a_lora_that_does_nothing_is_said_to_do_nothing(tmp_path: Path) -> None:
+    evaluation = run(tmp_path, 0.0)
+    assert evaluation.changes_nothing
+    for figure in evaluation.figures:
+        if figure.key == "distance_to_style":
+            assert figure.change.value == 0
+        assert figure.verdict == "no difference measured"
+    assert "no measurable effect" in verdict(evaluation)
+
+
+def test_a_lora_that_brightens_moves_songs_towards_bright_recordings(tmp_path: Path) -> None:
+    evaluation = run(tmp_path, 6.0)
+    assert [figure.verdict for figure in evaluation.figures] == ["nearer to the style"] * 2
+    distance = evaluation.figure("distance_to_style")
+    assert distance is not None
+    assert distance.share_of_gap is not None
+    assert distance.share_of_gap == pytest.approx(1.0, abs=0.25)
+    assert "towards the style" in verdict(evaluation)
+
+
+def test_a_lora_that_darkens_moves_them_away(tmp_path: Path) -> None:
+    evaluation = run(tmp_path, -5.0)
+    assert [figure.verdict for figure in evaluation.figures] == ["further from the style"] * 2
+    assert "away from the style" in verdict(evaluation)
+
+
+def test_without_recordings_what_needs_them_is_left_out_and_named(tmp_path: Path) -> None:
+    evaluation = run(tmp_path, 5.0, held_out=None)
+    assert evaluation.figures == ()
+    assert [measure for measure, _ in evaluation.left_out] == ["held-out loss", "distance to the style"]
+    assert evaluation.moved > 0.1
+    assert "needs recordings" in verdict(evaluation)
+
+
+def test_the_same_evaluation_twice_writes_the_same_json(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        run(tmp_path / name, 2.0).save(tmp_path / name)
+    first, second = ((tmp_path / name / "evaluation.json").read_text() for name in ("a", "b"))
+    assert first == second
+    assert json.loads(first)["schema"] == "acestep-evaluation-1"
+
+
+def test_the_pipeline_is_given_back_as_it_came(tmp_path: Path) -> None:
+    pipeline = BrightnessPipeline(1.0)
+    evaluate_lora(pipeline, "my_lora", PROMPTS[:1], folder=tmp_path, seeds=(1,), duration_s=5.0)
+    assert pipeline.loras == {}
+
+
+def test_a_pipeline_that_has_loras_already_is_no_base(tmp_path: Path) -> None:
+    pipeline = BrightnessPipeline(1.0)
+    pipeline.load_lora("another")
+    with pytest.raises(InputError, match="unload"):
+        evaluate_lora(pipeline, "my_lora", PROMPTS, folder=tmp_path)
+
+
+@pytest.mark.parametrize("arguments", [{"prompts": []}, {"seeds": ()}, {"weight": 0.0}])
+def test_an_evaluation_of_nothing_is_refused(tmp_path: Path, arguments: dict[str, object]) -> None:
+    given = {"prompts": PROMPTS, "folder": tmp_path, **arguments}
+    with pytest.raises(InputError, match="at least one prompt"):
+        evaluate_lora(BrightnessPipeline(1.0), "my_lora", **given)
