@@ -49,6 +49,21 @@ def test_latents_and_mel_are_the_released_ones():
     assert_close(model.decode(decoding["in.latents"]), decoding["mid.mel"])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["released", "halved at once"])
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_a_long_recording_in_windows_becomes_what_it_becomes_at_once(kind, shuffled):
+    torch.manual_seed(0)
+    settings = load_json("tiny/checkpoint/music_dcae_f8c8/config.json") if kind == "released" else EARLY_HALVING
+    if shuffled:
+        settings = {**settings, "downsample_block_type": "pixel_unshuffle", "upsample_block_type": "pixel_shuffle"}
+    model = MusicAutoencoder(AutoencoderConfig.from_dict(settings)).eval()
+    mel = 3 * torch.randn(1, 2, 32, 360) - 4
+    latents = model.encode(mel)
+    assert_close(model.encode(mel, window_frames=100), latents, 2e-6)
+    assert_close(model.decode(latents, window_frames=100), model.decode(latents), 2e-6)
+
+
 def test_the_full_size_model_has_the_released_tensors():
     config = AutoencoderConfig.from_dict(load_json("manifests/configs/music_dcae_f8c8/config.json"))
     with torch.device("meta"):

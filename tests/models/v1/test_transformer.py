@@ -200,6 +200,16 @@ def test_a_song_then_a_training_step_share_one_model():
     assert model.final_layer.linear.weight.grad is not None
 
 
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+def test_a_pass_compiles_as_one_graph():
+    model = small_model()
+    latents, timesteps, prompt = torch.randn(1, 8, 16, 9), torch.tensor([300.0]), small_prompt(model)
+    with torch.no_grad():
+        cache = model.cross_attention_cache(prompt)
+        compiled = torch.compile(model, backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(latents, timesteps, cache), model(latents, timesteps, cache))
+
+
 @pytest.mark.parametrize("how", ["weights", "autocast"])
 def test_bfloat16_stays_close_to_float32(how):
     model = small_model()

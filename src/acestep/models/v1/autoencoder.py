@@ -7,8 +7,10 @@ same files; importing it takes longer (3 s) than a song of the embedded model, s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 
 from acestep.errors import CheckpointError
 from acestep.models.v1.attention import relu_linear_attention
+from acestep.models.v1.windows import in_windows
 
 _NORM_EPS = 1e-5
 _FIXED = {"decoder_norm_types": "rms_norm", "decoder_act_fns": "silu", "decoder_conv_act_fn": "relu"}
@@ -77,7 +80,11 @@ class AutoencoderConfig:
 
 
 class MusicAutoencoder(nn.Module):
-    """Log-mel (batch, 2, 128, frames) to latents (batch, 8, 16, frames / 8), and back."""
+    """Log-mel (batch, 2, 128, frames) to latents (batch, 8, 16, frames / 8), and back.
+
+    With window_frames the convolutions at the finer levels take that many mel frames at a time. At full size 4
+    minutes at once make tensors of 1.4 GB; the attention, at the coarsest level, always sees everything.
+    """
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -90,17 +97,19 @@ class MusicAutoencoder(nn.Module):
         """Precision of the weights; inputs are cast to it, results are float32."""
         return next(self.parameters()).dtype
 
-    def encode(self, mel: Tensor) -> Tensor:
+    def encode(self, mel: Tensor, *, window_frames: int | None = None) -> Tensor:
         """mel: natural log, (batch, 2, 128, frames), frames a multiple of 8 -> (batch, 8, 16, frames / 8) float32"""
         config = self.config
         normalised = (mel - config.mel_min) / (config.mel_max - config.mel_min) * 2 - 1
-        encoded: Tensor = self.encoder(normalised.to(self.dtype)).float()
+        encoded: Tensor = self.encoder(normalised.to(self.dtype), window=window_frames).float()
         return (encoded - config.latent_shift) * config.latent_scale
 
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, *, window_frames: int | None = None) -> Tensor:
         """latents: (batch, 8, 16, frames) -> natural-log mel (batch, 2, 128, 8 * frames) float32"""
         config = self.config
-        decoded: Tensor = self.decoder((latents / config.latent_scale + config.latent_shift).to(self.dtype)).float()
+        encoded = latents / config.latent_scale + config.latent_shift
+        window = None if window_frames is None else -(-window_frames // config.compression)
+        decoded: Tensor = self.decoder(encoded.to(self.dtype), window=window).float()
         return (decoded * 0.5 + 0.5) * (config.mel_max - config.mel_min) + config.mel_min
 
 
@@ -127,9 +136,16 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(channels[-1], config.latent_channels, 3, padding=1)
         self.shortcut = config.encoder_out_shortcut
 
-    def forward(self, mel: Tensor) -> Tensor:
-        x = self.conv_in(mel)
-        for block in self.down_blocks:
+    def forward(self, mel: Tensor, *, window: int | None = None) -> Tensor:
+        """mel: (batch, 2, 128, frames); window: mel frames at a time, None for all -> (batch, 8, 16, frames / 8)"""
+        local = _count_local(self.down_blocks)
+        first_levels = nn.Sequential(self.conv_in, *self.down_blocks[:local])
+        if window is None:
+            x: Tensor = first_levels(mel)
+        else:
+            halo, scale = _reach_and_scale(first_levels)
+            x = in_windows(first_levels, mel, window=window, halo=halo, scale=scale)
+        for block in self.down_blocks[local:]:
             x = block(x)
         encoded: Tensor = self.conv_out(x)
         return encoded + average_channels(x, encoded.shape[1]) if self.shortcut else encoded
@@ -160,14 +176,20 @@ class Decoder(nn.Module):
         )
         self.shortcut = config.decoder_in_shortcut
 
-    def forward(self, encoded: Tensor) -> Tensor:
-        x = self.conv_in(encoded)
+    def forward(self, encoded: Tensor, *, window: int | None = None) -> Tensor:
+        """encoded: (batch, 8, 16, frames); window: latent frames at a time or None -> (batch, 2, 128, 8 * frames)"""
+        x: Tensor = self.conv_in(encoded)
         if self.shortcut:
             x = x + repeat_channels(encoded, x.shape[1])
-        for block in reversed(self.up_blocks):
+        local = _count_local(self.up_blocks)
+        for block in reversed(self.up_blocks[local:]):
             x = block(x)
-        mel: Tensor = self.conv_out(F.relu(self.norm_out(x)))
-        return mel
+        last_levels = nn.Sequential(*reversed(self.up_blocks[:local]), self.norm_out, nn.ReLU(), self.conv_out)
+        if window is None:
+            mel: Tensor = last_levels(x)
+            return mel
+        halo, scale = _reach_and_scale(last_levels)
+        return in_windows(last_levels, x, window=window * x.shape[-1] // encoded.shape[-1], halo=halo, scale=scale)
 
 
 class ChannelRMSNorm(nn.Module):
@@ -334,6 +356,31 @@ def average_channels(x: Tensor, channels: int) -> Tensor:
 def repeat_channels(x: Tensor, channels: int) -> Tensor:
     """Each channel several times in a row, until there are `channels`. x: (batch, few, height, width)"""
     return x.repeat_interleave(channels // x.shape[1], dim=1)
+
+
+def _count_local(levels: nn.ModuleList) -> int:
+    """How many levels from the finest on have no attention, so that a window is enough for them."""
+    for index, level in enumerate(levels):
+        if any(isinstance(module, EfficientViTBlock) for module in level.modules()):
+            return index
+    return len(levels)
+
+
+def _reach_and_scale(network: nn.Module) -> tuple[int, Fraction]:
+    """Input frames to each side that an output depends on, at most, and output frames for each input frame.
+
+    Every convolution sees one frame to each side at its own scale; one frame more is for shuffled ones, which work
+    before the scale changes.
+    """
+    reach, scale = Fraction(1), Fraction(1)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            reach += 1 / scale
+        elif isinstance(module, Upsample):
+            scale *= 2
+        elif isinstance(module, Downsample):
+            scale /= 2
+    return math.ceil(reach), scale
 
 
 def _as_tuples(value: Any) -> Any:

@@ -13,6 +13,7 @@ from acestep.models.v1.autoencoder import MusicAutoencoder
 from acestep.models.v1.log_mel import LogMel
 from acestep.models.v1.vocoder import Vocoder
 from acestep.models.v1.vocos import VocosVocoder
+from acestep.models.v1.windows import in_windows
 
 # The released overlapped decoding: windows of 512 latent frames half over each other, then vocoder windows of 512 mel
 # frames that overlap by 4, joined in the middle of the overlap with a fade of 128 samples.
@@ -25,8 +26,8 @@ _OVERLAP_FADE_SAMPLES = 128
 class MusicCodec(nn.Module):
     """Stereo audio at the model's sample rate to latents (batch, 8, 16, frames), and back.
 
-    window_frames: mel frames that the vocoder is given at once. The windows overlap by all that a sample can depend on,
-    so this bounds memory and changes nothing that is heard.
+    window_frames: mel frames (about 86 a second) that convolutions are given at once. Windows overlap by all that a
+    result can depend on, so this bounds memory and changes nothing that is heard.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class MusicCodec(nn.Module):
         if audio.shape[-1] == 0:
             raise InputError("the audio to encode has no samples")
         padded = F.pad(audio, (0, -audio.shape[-1] % self.samples_per_frame))
-        return self.autoencoder.encode(self.log_mel(padded))
+        return self.autoencoder.encode(self.log_mel(padded), window_frames=self.window_frames)
 
     def decode(self, latents: Tensor, *, overlap: bool = False) -> Tensor:
         """latents: (batch, 8, 16, frames) -> (batch, 2, frames * 4096) float32 in [-1, 1]
@@ -76,19 +77,15 @@ class MusicCodec(nn.Module):
         """
         if overlap:
             return self._vocode_with_fades(self._decode_mel_in_windows(latents))
-        return self.vocode(self.autoencoder.decode(latents))
+        return self.vocode(self.autoencoder.decode(latents, window_frames=self.window_frames))
 
     def vocode(self, mel: Tensor) -> Tensor:
         """mel: (batch, 2, 128, frames) natural log -> (batch, 2, frames * 512) float32, each channel on its own"""
         batch, channels, bands, frames = mel.shape
         flat = mel.reshape(batch * channels, bands, frames)
-        hop_length, halo = self.vocoder.hop_length, self.vocoder.halo_frames
-        parts = []
-        for start in range(0, frames, self.window_frames):
-            stop, first = min(start + self.window_frames, frames), max(start - halo, 0)
-            audio: Tensor = self.vocoder(flat[..., first : stop + halo])
-            parts.append(audio[:, 0, (start - first) * hop_length : (stop - first) * hop_length])
-        return torch.cat(parts, dim=-1).reshape(batch, channels, -1)
+        vocoder = self.vocoder
+        audio = in_windows(vocoder, flat, window=self.window_frames, halo=vocoder.halo_frames, scale=vocoder.hop_length)
+        return audio.reshape(batch, channels, -1)
 
     def _decode_mel_in_windows(self, latents: Tensor) -> Tensor:
         """Mel of latent windows that lie half over each other, each cut a quarter window from its inner edges."""
