@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from acestep.errors import InputError
 from acestep.evaluation.held_out import HeldOutClip, LossComparison, clip_losses, compare_losses, training_levels
-from acestep.evaluation.measures import Figure, distance_figure, distance_from_base, frechet_figure, loss_figure
+from acestep.evaluation.measures import (
+    FRECHET_WINDOWS,
+    Figure,
+    count_windows,
+    distance_figure,
+    distance_from_base,
+    frechet_figure,
+    loss_figure,
+)
 from acestep.evaluation.prompts import Prompt
 from acestep.evaluation.side_by_side import Comparison, generate_comparisons
 from acestep.evaluation.whole_file import write_text_whole
@@ -222,7 +230,12 @@ def _figures(
         left_out.append(("held-out loss", "it needs recordings of the style with prompts, none of them trained on"))
     if held_out.windows:
         figures.append(distance_figure(comparisons, weight, held_out.windows))
-        figures.append(frechet_figure(comparisons, weight, held_out.windows))
+        if (windows := count_windows(comparisons, held_out.windows)) >= FRECHET_WINDOWS:
+            figures.append(frechet_figure(comparisons, weight, held_out.windows))
+        else:
+            left_out.append(
+                ("Fréchet distance", f"it needs {FRECHET_WINDOWS} windows of songs and recordings, not {windows}")
+            )
     else:
         left_out.append(("distance to the style", "it needs recordings of the style that were not trained on"))
     return figures, left_out

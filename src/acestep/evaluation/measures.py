@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acestep.evaluation.distance import (
+    COMPONENTS,
     EmbeddingSpace,
     distance_on_a_par,
     distances_among,
@@ -21,6 +22,9 @@ from acestep.evaluation.side_by_side import Comparison
 from acestep.evaluation.uncertainty import Estimate, Indices, bootstrap_change, paired_change
 
 Windows = NDArray[np.float64]
+
+FRECHET_WINDOWS = 2 * COMPONENTS
+"""Fewer windows than this on either side make the covariances of a Frechet distance mostly noise."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,11 @@ def distance_figure(comparisons: Sequence[Comparison], strength: float, recordin
         "feature; paired by prompt and seed, prompts counted once.",
         float(np.mean(distances_among(recordings, space))) if len(recordings) > 1 else None,
     )
+
+
+def count_windows(comparisons: Sequence[Comparison], recordings: Sequence[Windows]) -> int:
+    """Windows on the poorer side of a Frechet distance."""
+    return min(sum(map(len, _windows(comparisons, 0.0))), sum(map(len, recordings)))
 
 
 def frechet_figure(comparisons: Sequence[Comparison], strength: float, recordings: Sequence[Windows]) -> Figure:

@@ -1,0 +1,1 @@
+"""The `acestep` command: a file per command, each a thin layer over the rooms below."""

@@ -1,0 +1,81 @@
+"""`acestep train`: a config file to a LoRA."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from acestep.cli.options import DebugOption, DeviceOption, JsonOption
+from acestep.cli.reporting import Reporter, reporting
+
+if TYPE_CHECKING:
+    from acestep.datasets.latent_dataset import LatentDataset
+    from acestep.datasets.preparation import PreparationProgress
+    from acestep.training import LoRATrainer, TrainingSummary, ValidationResult
+
+
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The training config; see docs/train.md.")],
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the config's output_dir.")] = False,
+    skip_bad: Annotated[bool, typer.Option(help="Leave out tracks that cannot be used, and name them.")] = False,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Train a LoRA on a folder of recordings."""
+    with reporting(as_json=as_json, debug=debug) as reporter:
+        from acestep.training import LoRATrainer, ProgressCallback, TrainingConfig
+
+        settings = TrainingConfig.from_yaml(config)
+        reporter.say(f"[dim]Loading {escape(settings.base_model)}[/dim]")
+        trainer = LoRATrainer(config=settings, device=device)
+        dataset = prepare(reporter, trainer, skip_bad=skip_bad)
+        again = shlex.join(["acestep", "train", str(config), "--resume"])
+        reporter.on_interrupt = f"interrupted; the run's state is kept, `{again}` goes on from it"
+        summary = trainer.train(dataset, callbacks=[ProgressCallback(reporter.console)], resume=resume)
+        reporter.result(describe(summary), *tell(summary))
+
+
+def prepare(reporter: Reporter, trainer: LoRATrainer, *, skip_bad: bool = False) -> LatentDataset:
+    """The config's dataset, checked and encoded, with a bar that knows the audio that is left."""
+    with reporter.progress("Encoding recordings") as progress:
+
+        def hear(done: PreparationProgress) -> None:
+            progress(done.tracks_done, done.tracks)
+
+        return trainer.prepare_dataset(skip_bad=skip_bad, on_progress=hear)
+
+
+def describe(summary: TrainingSummary) -> dict[str, Any]:
+    """What programs are told about a finished run."""
+    return {
+        "outcome": summary.outcome,
+        "reason": summary.reason,
+        "folder": str(summary.folder),
+        "adapter": str(summary.adapter),
+        "steps": summary.steps,
+        "seconds": round(summary.seconds, 1),
+        "held_out_loss": {
+            "first": _loss(summary.first_validation),
+            "last": _loss(summary.last_validation),
+        },
+    }
+
+
+def tell(summary: TrainingSummary) -> list[str]:
+    """The same for people."""
+    lines = [f"{summary.steps} steps in {summary.seconds:.0f} s: {summary.outcome}, {summary.reason}"]
+    first, last = summary.first_validation, summary.last_validation
+    if first is not None and last is not None:
+        change = (last.val_loss - first.val_loss) / first.val_loss
+        lines.append(f"Held-out loss {first.val_loss:.4f} before, {last.val_loss:.4f} after ({change:+.1%})")
+    lines.append(f"The LoRA: [bold]{escape(str(summary.adapter))}[/bold]")
+    return lines
+
+
+def _loss(validation: ValidationResult | None) -> float | None:
+    return None if validation is None else validation.val_loss
