@@ -337,3 +337,17 @@ def test_dropout_of_conditioning_is_the_familys(tmp_path: Path, data: Path):
     trainer.train(trainer.prepare_dataset(data))
     assert seen
     assert not any(states.any() for states in seen)
+
+
+def test_a_local_bases_path_stays_out_of_the_adapter(tmp_path: Path, data: Path):
+    trainer = make_trainer(tmp_path / "run", epochs=1)
+    trainer.base_name = str(data)
+    adapter = read_adapter(trainer.train(trainer.prepare_dataset(data)).adapter)
+    assert adapter.metadata.base_model == data.name
+
+
+def test_epochs_given_to_train_go_before_the_configs_and_into_the_record(tmp_path: Path, data: Path):
+    trainer, watcher = make_trainer(tmp_path / "run"), Watcher()
+    trainer.train(trainer.prepare_dataset(data), epochs=2, callbacks=[watcher])
+    assert len(watcher.epochs) == 2
+    assert TrainingConfig.from_yaml(tmp_path / "run" / "config.yaml").training.epochs == 2

@@ -33,7 +33,7 @@ from acestep.training.interruption import Interruption
 from acestep.training.learning_rate import learning_rate_factor
 from acestep.training.objective import draw, losses_under
 from acestep.training.plan import TrainingPlan
-from acestep.training.results import EpochResult, StepResult, ValidationResult
+from acestep.training.results import EpochResult, RunInfo, StepResult, ValidationResult
 from acestep.training.run_folder import RunFolder
 from acestep.training.validation import held_out_loss
 
@@ -105,6 +105,19 @@ class TrainingLoop:
     def stop(self, reason: str) -> None:
         """Ask the run to end after this step (`RunControl`)."""
         self._stop_reason = reason
+
+    def info(self, warnings: tuple[str, ...]) -> RunInfo:
+        """What callbacks are told at the start."""
+        return RunInfo(
+            folder=self.folder.path,
+            step=self.step,
+            total_steps=self.plan.total_steps,
+            epochs=self.plan.epochs,
+            training_tracks=len(self.training),
+            held_out_tracks=len(self.held_out) if self.held_out is not None else 0,
+            trainable=sum(parameter.numel() for parameter in self._parameters.values()),
+            warnings=warnings,
+        )
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of this run; TrainingError says in what it differs where it is another's."""

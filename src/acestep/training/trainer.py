@@ -24,10 +24,10 @@ from acestep.lora.targets import find_targets
 from acestep.training.callbacks import RecordingCallback, SaveCheckpointCallback, TrainingCallback
 from acestep.training.checkpoints import RunIdentity, latest_checkpoint
 from acestep.training.config import TrainingConfig
-from acestep.training.interruption import noticing_interrupt
+from acestep.training.interruption import Interruption, noticing_interrupt
 from acestep.training.loop import LoopSettings, TrainingLoop
 from acestep.training.plan import TrainingPlan
-from acestep.training.results import RunInfo, TrainingSummary
+from acestep.training.results import TrainingSummary
 from acestep.training.run_folder import RunFolder
 
 _EXAMPLE_PROMPTS = 3
@@ -99,55 +99,20 @@ class LoRATrainer:
         dataset = dataset if dataset is not None else self.prepare_dataset()
         if not len(dataset):
             raise TrainingError("the dataset has no tracks; prepare a folder with recordings in it")
-        plan_epochs = epochs if epochs is not None else self.config.training.epochs
-        config = self.config.model_copy(
-            update={"training": self.config.training.model_copy(update={"epochs": plan_epochs})}
-        )
+        config = self.config if epochs is None else _with_epochs(self.config, epochs)
         folder = RunFolder(config.output_dir)
         folder.start(config.to_yaml(), resume=resume)
-        training, held_out = dataset.split(config.data.validation_split)
         watchers = [RecordingCallback(folder), *callbacks]
         if not any(isinstance(callback, SaveCheckpointCallback) for callback in callbacks):
             watchers.append(SaveCheckpointCallback())
         self._prompts = tuple(dict.fromkeys(track.prompt for track in dataset.tracks))[:_EXAMPLE_PROMPTS]
-        metadata = self._metadata(config)
-        identity = self._identity(config, dataset)
-        plan = TrainingPlan(
-            tracks=len(training),
-            batch_size=config.training.batch_size,
-            accumulation=config.training.gradient_accumulation,
-            epochs=plan_epochs,
-            seed=config.training.seed,
-            max_steps=config.training.max_steps,
-        )
         with folder.logging_to_file(), self._attached() as adapter, noticing_interrupt() as interruption:
-            loop = TrainingLoop(
-                self.family,
-                adapter,
-                training,
-                held_out,
-                plan=plan,
-                settings=_settings(config),
-                folder=folder,
-                identity=identity,
-                metadata=metadata,
-                callbacks=watchers,
-                interruption=interruption,
-            )
+            loop = self._build_loop(config, folder, dataset, adapter, watchers, interruption)
             if resume and (checkpoint := latest_checkpoint(folder.checkpoints())) is not None:
                 loop.resume(checkpoint)
             folder.forget_after(loop.step or -1)
-            info = RunInfo(
-                folder=folder.path,
-                step=loop.step,
-                total_steps=plan.total_steps,
-                epochs=plan_epochs,
-                training_tracks=len(training),
-                held_out_tracks=len(held_out) if held_out is not None else 0,
-                trainable=sum(parameter.numel() for parameter in adapter.parameters().values()),
-                warnings=(*dataset.warnings, *_warnings(config, plan)),
-            )
             try:
+                info = loop.info((*dataset.warnings, *_warnings(config, loop.plan)))
                 for watcher in watchers:
                     watcher.on_start(info, loop)
                 outcome, reason = loop.run()
@@ -156,11 +121,10 @@ class LoRATrainer:
                     watcher.on_failure(error)
                 raise
             finally:
-                self._adapter = adapter.adapter(metadata)
-            self.save_lora(folder.adapter)
+                self._adapter = adapter.adapter(loop.metadata)
             summary = TrainingSummary(
                 folder=folder.path,
-                adapter=folder.adapter,
+                adapter=self.save_lora(folder.adapter),
                 steps=loop.step,
                 outcome=outcome,
                 reason=reason,
@@ -207,11 +171,52 @@ class LoRATrainer:
             if checkpointing is not None:
                 network.gradient_checkpointing = checkpointing
 
+    def _build_loop(
+        self,
+        config: TrainingConfig,
+        folder: RunFolder,
+        dataset: LatentDataset,
+        adapter: TrainableAdapter,
+        callbacks: Sequence[TrainingCallback],
+        interruption: Interruption,
+    ) -> TrainingLoop:
+        """The config ends here: the loop gets plain values."""
+        training, held_out = dataset.split(config.data.validation_split)
+        loop = config.training
+        return TrainingLoop(
+            self.family,
+            adapter,
+            training,
+            held_out,
+            plan=TrainingPlan(
+                tracks=len(training),
+                batch_size=loop.batch_size,
+                accumulation=loop.gradient_accumulation,
+                epochs=loop.epochs,
+                seed=loop.seed,
+                max_steps=loop.max_steps,
+            ),
+            settings=LoopSettings(
+                learning_rate=loop.learning_rate,
+                scheduler=loop.lr_scheduler,
+                warmup_steps=loop.warmup_steps,
+                weight_decay=loop.weight_decay,
+                max_grad_norm=loop.max_grad_norm,
+                validate_every=loop.validate_every,
+                autocast=torch.bfloat16 if config.precision == "bf16" else None,
+            ),
+            folder=folder,
+            identity=self._identity(config, dataset),
+            metadata=self._metadata(config),
+            callbacks=callbacks,
+            interruption=interruption,
+        )
+
     def _metadata(self, config: TrainingConfig) -> AdapterMetadata:
         return AdapterMetadata(
             trained=TrainedWith(rank=config.lora.rank, alpha=config.lora.alpha),
             family=self.family.name,
-            base_model=self.base_name,
+            base_model=_public_name(self.base_name),
             base_fingerprint=self.family.fingerprint(),
             training_config_sha256=config.sha256(),
         )
@@ -230,17 +235,14 @@ class LoRATrainer:
         )
 
 
-def _settings(config: TrainingConfig) -> LoopSettings:
-    loop = config.training
-    return LoopSettings(
-        learning_rate=loop.learning_rate,
-        scheduler=loop.lr_scheduler,
-        warmup_steps=loop.warmup_steps,
-        weight_decay=loop.weight_decay,
-        max_grad_norm=loop.max_grad_norm,
-        validate_every=loop.validate_every,
-        autocast=torch.bfloat16 if config.precision == "bf16" else None,
-    )
+def _public_name(base: str) -> str:
+    """A hub id or alias as it is; of a folder its last name, since adapters travel and paths are private."""
+    return Path(base).resolve().name if Path(base).exists() else base
+
+
+def _with_epochs(config: TrainingConfig, epochs: int) -> TrainingConfig:
+    values = config.model_dump()
+    return TrainingConfig.model_validate({**values, "training": {**values["training"], "epochs": epochs}})
 
 
 def _warnings(config: TrainingConfig, plan: TrainingPlan) -> list[str]:
