@@ -188,3 +188,15 @@ def test_a_trained_state_read_as_an_adapter_computes_the_same(network: ACEStepTr
     trained.detach()
     attach(network, adapter, name="a")
     assert_close(forward(network, golden), in_training)
+
+
+def test_dropout_acts_on_the_adapter_alone_and_only_while_asked(network: ACEStepTransformer, golden: dict[str, Tensor]):
+    modules = find_targets(module_shapes(network), TARGETS)
+    trained = attach_trainable(network, modules, rank=4, alpha=8, dropout=0.5)
+    base = forward(network, golden)
+    trained.drop_out(True)
+    assert torch.equal(forward(network, golden), base)  # B is zero, and nothing else may drop out
+    trained.load_parameters(load_golden("tiny/lora/plain_no_metadata/pytorch_lora_weights.safetensors"))
+    assert not torch.equal(forward(network, golden), forward(network, golden))
+    trained.drop_out(False)
+    assert torch.equal(forward(network, golden), forward(network, golden))

@@ -148,6 +148,7 @@ class TrainingLoop:
 
     def _run(self) -> tuple[Outcome, str]:
         started, began_at = time.monotonic(), self.step
+        self.adapter.drop_out(True)
         if self.step == 0:
             self._validate(epoch=0)
         while self.step < self.plan.total_steps:
