@@ -10,7 +10,7 @@ from acestep.errors import CheckpointError
 from acestep.models.v1.config import TransformerConfig
 from acestep.models.v1.encoded import CrossAttentionCache, EncodedConditioning
 from acestep.models.v1.ssl import ssl_alignment_loss
-from acestep.models.v1.transformer import ACEStepTransformer, timestep_features, unread_names
+from acestep.models.v1.transformer import ACEStepTransformer, PatchConv, timestep_features, unread_names
 from reference_data import load_golden, load_json
 from tiny_checkpoints import GRADIENTS, assert_close, encode, load_transformer
 
@@ -263,3 +263,15 @@ def test_sizes_missing_from_the_config_come_from_the_tensors_then_from_the_relea
 def test_a_config_without_its_depth_is_refused_by_name():
     with pytest.raises(CheckpointError, match="num_layers"):
         TransformerConfig.from_dict({"num_attention_heads": 2, "attention_head_dim": 8})
+
+
+@pytest.mark.parametrize("channels", [64, 512])
+def test_the_patch_convolution_is_right_in_bfloat16_too(channels):
+    patch = PatchConv(8, channels, kernel_size=(16, 1), stride=(16, 1)).bfloat16()
+    latents = torch.randn(2, 8, 16, 24, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.no_grad():
+        half = patch(latents).float()
+        whole = patch.float()(latents.float())
+        expected = torch.nn.functional.conv2d(latents.float(), patch.weight, patch.bias, stride=(16, 1))
+    torch.testing.assert_close(whole, expected, rtol=1e-5, atol=1e-5)
+    assert (half - whole).norm() < 0.01 * whole.norm()

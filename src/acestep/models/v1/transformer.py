@@ -186,7 +186,7 @@ class PatchEmbedding(nn.Module):
         super().__init__()
         hidden, patch = config.patch_hidden_channels, config.patch_size
         self.early_conv_layers = nn.Sequential(
-            nn.Conv2d(config.in_channels, hidden, kernel_size=patch, stride=patch),
+            PatchConv(config.in_channels, hidden, kernel_size=patch, stride=patch),
             nn.GroupNorm(32, hidden, eps=_NORM_EPS),
             nn.Conv2d(hidden, config.width, kernel_size=1),
         )
@@ -195,6 +195,20 @@ class PatchEmbedding(nn.Module):
         """(batch, channels, height, frames) -> (batch, frames, width)"""
         tokens: Tensor = self.early_conv_layers(latents)
         return tokens.flatten(2).transpose(1, 2)
+
+
+class PatchConv(nn.Conv2d):
+    """A convolution over patches that do not overlap, computed as the matrix product that it is.
+
+    torch 2.13's own bfloat16 convolution with v1's kernel and 256 channels or more returns wrong numbers on CPUs with
+    AMX: a relative error of 1.1, where 0.002 is right.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(batch, channels, height, frames) -> (batch, out channels, height / kernel height, frames)"""
+        height = self.kernel_size[0]
+        columns = input.reshape(*input.shape[:2], -1, height, input.shape[-1]).permute(0, 2, 4, 1, 3).flatten(3)
+        return F.linear(columns, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
 class TimestepEmbedding(nn.Module):
