@@ -36,3 +36,11 @@ def test_a_v1_checkpoint_trains_with_the_default_targets(tmp_path: Path, precisi
     adapter = read_adapter(trainer.save_lora(tmp_path / "mine"), module_shapes(family.network))
     assert len(adapter.factors) == 4 * (4 + 4 + 2)
     assert not adapter.report.unmatched
+
+
+def test_a_base_named_to_the_trainer_is_the_one_in_the_runs_config(tmp_path: Path):
+    checkpoint = make_checkpoint(tmp_path / "checkpoint")
+    config = TrainingConfig(output_dir=str(tmp_path / "run"), lora=LoraSection(target_modules=("to_q",)))
+    trainer = LoRATrainer(checkpoint, config, device="cpu")
+    assert trainer.config.base_model == str(checkpoint)
+    assert trainer.family.device.type == "cpu"

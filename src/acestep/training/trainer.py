@@ -52,6 +52,8 @@ class LoRATrainer:
             self.base_name = base_model.name
         else:
             self.base_name = str(base_model or self.config.base_model)
+            # The run's config.yaml tells the base that was trained on, wherever it was named.
+            self.config = self.config.model_copy(update={"base_model": self.base_name})
             self.family = self._load(self.base_name, device)
         self._targets = find_targets(
             module_shapes(self.family.network), self.config.lora.target_modules, self.family.lora_aliases
