@@ -56,10 +56,10 @@ def test_songs_that_turn_brighter_move_towards_bright_recordings_and_away_from_d
         assert all(np.sign(change) == sign)
 
 
-def test_a_copy_is_at_no_distance_once_it_has_company_enough() -> None:
+def test_a_copy_is_at_no_distance() -> None:
     song = embed_windows(coloured_noise(0, seed=0), RATE)
     space = EmbeddingSpace.fit([song], [embed_windows(coloured_noise(-6, seed=1), RATE)])
-    assert distance_to_recordings(song, [song] * 5, space) == pytest.approx(0.0)
+    assert distance_to_recordings(song, [song + 1, song], space) == pytest.approx(0.0)
 
 
 def test_a_recording_of_the_style_scores_as_the_recordings_do_among_themselves() -> None:

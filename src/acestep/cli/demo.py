@@ -72,7 +72,7 @@ def demo(
         training, held_out = dataset.split(config.data.validation_split)
         assert held_out is not None, "a demo has at least four different recordings"
         with reporter.progress("Listening to held-out recordings") as progress:
-            recordings = held_out_part(held_out, material.folder, trainer.family, progress=progress)
+            recordings = held_out_part(held_out, trainer.family, progress=progress)
         evaluation = evaluate_lora(
             ACEStepPipeline(trainer.family, model=model),
             trained.adapter,

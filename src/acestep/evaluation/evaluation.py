@@ -19,11 +19,13 @@ from acestep.evaluation.held_out import HeldOutClip, LossComparison, clip_losses
 from acestep.evaluation.measures import (
     FRECHET_WINDOWS,
     Figure,
+    can_classify,
     count_windows,
     distance_figure,
     distance_from_base,
     frechet_figure,
     loss_figure,
+    style_figure,
 )
 from acestep.evaluation.prompts import Prompt
 from acestep.evaluation.side_by_side import Comparison, generate_comparisons
@@ -182,9 +184,10 @@ def verdict(evaluation: Evaluation) -> str:
     nearer = [figure for figure in aimed if figure.change.falls]
     further = [figure for figure in aimed if figure.change.rises]
     if nearer and not further:
-        said = "The LoRA moves songs towards the style"
+        measured = ", ".join(figure.short for figure in nearer)
         share = nearer[0].share_of_gap
-        said += f", {share:.0%} of the way from the base to the recordings themselves" if share is not None else ""
+        part = f", {share:.0%} of the way from the base to recordings of it" if share is not None else ""
+        said = f"The LoRA moves songs towards the style{part} (measured by {measured})"
     elif further and not nearer:
         said = "The LoRA moves songs away from the style"
     elif nearer and further:
@@ -229,6 +232,10 @@ def _figures(
     else:
         left_out.append(("held-out loss", "it needs recordings of the style with prompts, none of them trained on"))
     if held_out.windows:
+        if can_classify(comparisons, held_out.windows):
+            figures.append(style_figure(comparisons, weight, held_out.windows))
+        else:
+            left_out.append(("classifier of the style", "it needs two prompts and two recordings"))
         figures.append(distance_figure(comparisons, weight, held_out.windows))
         if (windows := count_windows(comparisons, held_out.windows)) >= FRECHET_WINDOWS:
             figures.append(frechet_figure(comparisons, weight, held_out.windows))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from acestep.evaluation.distance import (
     frechet_without_bias,
 )
 from acestep.evaluation.held_out import LossComparison
+from acestep.evaluation.recognition import place_songs
 from acestep.evaluation.side_by_side import Comparison
 from acestep.evaluation.uncertainty import Estimate, Indices, bootstrap_change, paired_change
 
@@ -38,6 +39,12 @@ class Figure:
     change: Estimate
     note: str
     recordings: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def short(self) -> str:
+        """The name inside a sentence."""
+        return self.name[0].lower() + self.name[1:] if self.key != "frechet_distance" else self.name
 
     @property
     def verdict(self) -> str:
@@ -63,6 +70,7 @@ class Figure:
             "recordings": self.recordings,
             "change": self.change.as_dict(),
             "verdict": self.verdict,
+            **self.details,
         }
 
 
@@ -78,8 +86,34 @@ def loss_figure(losses: LossComparison) -> Figure:
     )
 
 
+def style_figure(comparisons: Sequence[Comparison], strength: float, recordings: Sequence[Windows]) -> Figure:
+    """Where songs lie on the way from the base's songs to recordings, by a classifier that did not know them."""
+    base, adapted = _windows(comparisons, 0.0), _windows(comparisons, strength)
+    places = place_songs(base, adapted, recordings, _groups(comparisons))
+    counts = ", ".join(
+        f"{count} of {total} {what}"
+        for count, total, what in zip(
+            places.recognised,
+            (len(base), len(adapted), len(recordings)),
+            ("base songs", "songs with the LoRA", "recordings"),
+            strict=True,
+        )
+    )
+    return Figure(
+        "style",
+        "Classifier of the style",
+        float(np.mean(places.base)),
+        float(np.mean(places.adapted)),
+        paired_change(places.base, places.adapted, _groups(comparisons)),
+        "On the line from the base's songs (1) to held-out recordings (0) that tells the two apart best, found for "
+        f"each prompt without its songs. Nearer to the recordings than to the base: {counts}.",
+        float(np.mean(places.recordings)),
+        {"recognised": dict(zip(("base", "lora", "recordings"), places.recognised, strict=True))},
+    )
+
+
 def distance_figure(comparisons: Sequence[Comparison], strength: float, recordings: Sequence[Windows]) -> Figure:
-    """Nearest-neighbour distance of songs to recordings of the style, paired by prompt and seed."""
+    """Distance of songs to the nearest recording of the style, paired by prompt and seed."""
     base, adapted = _windows(comparisons, 0.0), _windows(comparisons, strength)
     space = EmbeddingSpace.fit(recordings, base)
     before = [distance_on_a_par(song, recordings, space) for song in base]
@@ -90,7 +124,7 @@ def distance_figure(comparisons: Sequence[Comparison], strength: float, recordin
         float(np.mean(before)),
         float(np.mean(after)),
         paired_change(before, after, _groups(comparisons)),
-        "Timbre and rhythm of each song against the nearest passages of held-out recordings, in standard deviations a "
+        "From each song's timbre and rhythm to those of the nearest held-out recording, in standard deviations a "
         "feature; paired by prompt and seed, prompts counted once.",
         float(np.mean(distances_among(recordings, space))) if len(recordings) > 1 else None,
     )
@@ -145,6 +179,11 @@ def distance_from_base(comparisons: Sequence[Comparison], strength: float) -> tu
         for rows in [min(len(first), len(second))]
     ]
     return float(np.mean(moved)), float(np.mean(apart)) if apart else float("nan")
+
+
+def can_classify(comparisons: Sequence[Comparison], recordings: Sequence[Windows]) -> bool:
+    """A classifier that must not know what it judges needs two prompts and two recordings."""
+    return len(set(_groups(comparisons))) > 1 and len(recordings) > 1
 
 
 def _windows(comparisons: Sequence[Comparison], strength: float) -> list[Windows]:

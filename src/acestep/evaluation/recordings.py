@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.torch import load_file
+from torch import Tensor
 
+from acestep.datasets.encoding import encode_recording
 from acestep.datasets.latent_cache import read_frames
 from acestep.datasets.latent_dataset import CachedTrack, LatentDataset
 from acestep.datasets.preparation import prepare_dataset
@@ -24,7 +27,7 @@ from acestep.families.base import Conditioning, Family
 CLIP_S = 10.0
 MAX_CLIPS = 4
 """Passages of one recording: more of the same one say little more, since recordings are what is counted."""
-MAX_HEARD_S = 240.0
+MAX_HEARD_S = 60.0
 
 Progress = Callable[[int, int], None]
 
@@ -35,18 +38,21 @@ def read_held_out(family: Family, folder: Path, *, progress: Progress | None = N
     InputError for a folder without recordings, AudioError for one that cannot be read. Nothing is written to it.
     """
     if not (folder / "audio").is_dir():
-        return HeldOut(windows=_embedded(find_recordings(folder), family.sample_rate, progress))
+        files = find_recordings(folder)
+        return HeldOut(windows=_heard(family, [partial(_encoded, family, path) for path in files], progress))
     # The cache is of no use afterwards, and the folder is the user's: clips are kept in memory.
     with tempfile.TemporaryDirectory(prefix="acestep-held-out-") as cache:
-        return held_out_part(prepare_dataset(folder, family, cache_dir=cache), folder, family, progress=progress)
+        return held_out_part(prepare_dataset(folder, family, cache_dir=cache), family, progress=progress)
 
 
-def held_out_part(dataset: LatentDataset, folder: Path, family: Family, *, progress: Progress | None = None) -> HeldOut:
-    """All recordings of a prepared dataset; folder: the one that it was prepared from."""
-    clip_frames = family.latent_frames(CLIP_S)
+def held_out_part(dataset: LatentDataset, family: Family, *, progress: Progress | None = None) -> HeldOut:
+    """All recordings of a prepared dataset."""
+    clip_frames, heard_frames = (family.latent_frames(seconds) for seconds in (CLIP_S, MAX_HEARD_S))
     clips = tuple(clip for track in dataset.tracks for clip in _clips(track, clip_frames))
-    files = [folder / "audio" / track.name for track in dataset.tracks]
-    return HeldOut(windows=_embedded(files, family.sample_rate, progress), clips=clips)
+    latents = [
+        partial(read_frames, track.latents, "latents", 0, min(track.frames, heard_frames)) for track in dataset.tracks
+    ]
+    return HeldOut(windows=_heard(family, latents, progress), clips=clips)
 
 
 def find_recordings(folder: Path) -> list[Path]:
@@ -62,7 +68,7 @@ def find_recordings(folder: Path) -> list[Path]:
     return shown
 
 
-def read_start(path: Path, sample_rate: int, seconds: float = MAX_HEARD_S) -> NDArray[np.float32]:
+def read_start(path: Path, sample_rate: int, seconds: float) -> NDArray[np.float32]:
     """The first `seconds` of a recording, (2, samples) float32; AudioError names the file."""
     try:
         blocks = [block.numpy() for block in islice(stream_recording(path, sample_rate), int(seconds / BLOCK_S) + 1)]
@@ -83,10 +89,24 @@ def _clips(track: CachedTrack, clip_frames: int) -> Iterator[HeldOutClip]:
         yield HeldOutClip(track.name, read_frames(track.latents, "latents", start, frames), conditioning)
 
 
-def _embedded(files: Sequence[Path], sample_rate: int, progress: Progress | None) -> tuple[NDArray[np.float64], ...]:
+def _heard(
+    family: Family, recordings: Sequence[Callable[[], Tensor]], progress: Progress | None
+) -> tuple[NDArray[np.float64], ...]:
+    """Embeddings of recordings as the base's own codec renders them, or its sound would be taken for a style.
+
+    recordings: what gives the latents of each, (8, 16, frames), so that one at a time is in memory.
+    """
     embedded = []
-    for done, path in enumerate(files, start=1):
-        embedded.append(embed_windows(read_start(path, sample_rate), sample_rate))
+    for done, latents in enumerate(recordings, start=1):
+        audio = family.decode_latents(latents().unsqueeze(0).to(family.device))[0]
+        embedded.append(embed_windows(audio.float().cpu().numpy(), family.sample_rate))
         if progress is not None:
-            progress(done, len(files))
+            progress(done, len(recordings))
     return tuple(embedded)
+
+
+def _encoded(family: Family, path: Path) -> Tensor:
+    try:
+        return encode_recording(family, path)[..., : family.latent_frames(MAX_HEARD_S)]
+    except AudioError as error:
+        raise AudioError(f"{path}: {error}") from error
