@@ -19,8 +19,11 @@ SECTION_WEIGHTS = {"intro": 1.0, "verse": 2.0, "chorus": 2.0, "bridge": 1.5, "in
 
 @dataclass(frozen=True)
 class Arrangement:
-    """What is heard in a kind of section. `drums`: -1 none, 0 pulse, 1 verse, 2 everything; `register` shifts the
-    melody."""
+    """What is heard in a kind of section.
+
+    drums: -1 none, 0 a pulse, 1 the verse's, 2 all; register: semitones that the melody lies higher; doubled: the
+    chord's lowest note an octave up as well; held: one chord a bar.
+    """
 
     drums: int
     bass: bool

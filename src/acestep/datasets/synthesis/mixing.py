@@ -47,8 +47,10 @@ def render(
     high_voice: bool,
     rng: np.random.Generator,
 ) -> Stereo:
-    """Play a score. `instruments` names a timbre for each part but the voice. -> (2, samples) float32, peak below
-    0.98"""
+    """Play a score; `instruments` names a timbre for each part but the voice.
+
+    -> (2, samples) float32 at 44.1 kHz, peak below 0.98
+    """
     count = round(duration_s * SAMPLE_RATE)
     mix = np.zeros((2, count), dtype=np.float32)
     send = np.zeros((2, count), dtype=np.float32)
