@@ -19,8 +19,8 @@ def make_checkpoint(folder: Path) -> Path:
     return folder
 
 
-def write_letter_vocabulary(path: Path) -> None:
-    special = ["[STOP]", "[UNK]", "[SPACE]", "[START]", "[en]", *TAGS]
+def write_letter_vocabulary(path: Path, *, extra: tuple[str, ...] = ()) -> None:
+    special = ["[STOP]", "[UNK]", "[SPACE]", "[START]", "[en]", *TAGS, *extra]
     letters = [chr(code) for code in range(33, 127) if chr(code) not in "[]"]
     vocabulary = {token: index for index, token in enumerate([*special, *letters])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="[UNK]"))

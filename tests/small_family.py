@@ -14,7 +14,7 @@ from torch import Tensor
 
 from acestep.diffusion.guidance import Branches
 from acestep.errors import InputError
-from acestep.families.base import Conditioning, Family, SamplingDefaults, TrainingNoise
+from acestep.families.base import Conditioning, EncoderFingerprints, Family, SamplingDefaults, TrainingNoise
 from acestep.families.checkpoint import fingerprint
 from acestep.models.v1.config import TransformerConfig
 from acestep.models.v1.transformer import ACEStepTransformer
@@ -74,6 +74,9 @@ class SmallFamily(Family):
 
     def fingerprint(self) -> str:
         return fingerprint(self.network)
+
+    def encoder_fingerprints(self) -> EncoderFingerprints:
+        return EncoderFingerprints(hashlib.sha256(self.basis.numpy().tobytes()).hexdigest(), "words")
 
     def latent_frames(self, duration_s: float) -> int:
         return int(duration_s * self.latent_rate)

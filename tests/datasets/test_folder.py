@@ -36,8 +36,8 @@ def test_all_bad_tracks_are_named_at_once(tmp_path: Path):
     message = str(error.value)
     assert "4 of 5 tracks" in message
     assert "forgotten.wav: it has no annotation; expected annotations/forgotten.json" in message
-    assert "empty.wav: the file is empty" in message
-    assert "noise.mp3: it cannot be read as audio" in message
+    assert "empty.wav: it is empty" in message
+    assert "noise.mp3: it is no audio file that can be read" in message
     assert "nothing.wav: it has no audio in it" in message
 
 

@@ -171,7 +171,7 @@ def test_an_adapter_of_another_family_is_refused_with_both_names(pipe: ACEStepPi
         ({"output_type": "midi"}, "audio or latents"),
         ({"prompt": "word " * 400}, "256"),
         ({"lyrics": "la " * 4000}, "4096"),
-        ({"erg": ["diffusion"]}, "needs 20 layers"),
+        ({"erg": ["diffusion"]}, "needs 16 more layers"),
     ],
 )
 def test_bad_input_is_named_with_its_limit(pipe: ACEStepPipeline, call: dict[str, Any], message: str) -> None:

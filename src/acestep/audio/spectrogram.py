@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from acestep.audio.files import Audio
+from acestep.audio.streaming import Audio
 
 _N_FFT = 2048
 _FLOOR_DB = -80.0

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from acestep.audio.files import write_audio
+from acestep.audio.streaming import duration_s
 from acestep.datasets.annotations import Annotation
 from acestep.datasets.folder import read_dataset_folder
-from acestep.datasets.recordings import duration_s
 from acestep.datasets.synthesis import NOVEL_STYLES, make_track
 from acestep.errors import AudioError, InputError
 from acestep.evaluation.prompts import Prompt

@@ -11,6 +11,7 @@ Chinese one 180 ms more and a Japanese one 90 ms more, for their dictionaries; a
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -52,6 +53,10 @@ class LyricTokenizer:
     def vocabulary_size(self) -> int:
         """One more than the largest id: the rows that the lyric encoder's embedding must have at least."""
         return max(self._ids.values()) + 1
+
+    def fingerprint(self) -> str:
+        """sha256 of the vocabulary."""
+        return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()
 
     @property
     def structure_tags(self) -> tuple[str, ...]:

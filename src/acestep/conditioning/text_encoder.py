@@ -8,6 +8,7 @@ and factor as ACE-Step v1 uses them). Source of the encoder: UMT5 (Chung et al. 
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 from collections.abc import Sequence
 from itertools import chain
@@ -71,6 +72,10 @@ class TextEncoder:
     def module(self) -> UMT5EncoderModel:
         """The encoder itself, for those who count, hash or quantise its weights."""
         return self._encoder
+
+    def tokenizer_fingerprint(self) -> str:
+        """sha256 of the tokeniser, vocabulary and rules."""
+        return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()
 
     def to(self, *args: Any, **kwargs: Any) -> TextEncoder:
         """Move the weights, as nn.Module.to does, and return this encoder."""

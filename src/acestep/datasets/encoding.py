@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from acestep.datasets.recordings import stream_recording
+from acestep.audio.streaming import stream_recording
 from acestep.errors import AudioError
 from acestep.families.base import Family
 
@@ -27,7 +27,7 @@ def encode_recording(family: Family, path: Path) -> Tensor:
     """
     hop = round(family.sample_rate / family.latent_rate)
     counter = _SampleCounter()
-    blocks = counter.watch(stream_recording(path, family.sample_rate))
+    blocks = counter.watch(map(torch.from_numpy, stream_recording(path, family.sample_rate)))
     latents = torch.cat(list(encode_windows(family, blocks, hop=hop)), dim=-1)
     counter.check(hop)
     return latents[..., : counter.samples // hop].clone()

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from acestep.audio.streaming import AUDIO_SUFFIXES, duration_s
 from acestep.datasets.annotations import Annotation, parse_annotation, read_annotation, read_metadata_csv
-from acestep.datasets.recordings import AUDIO_SUFFIXES, duration_s
 from acestep.errors import AudioError, DatasetError
 
 FEW_TRACKS = 20

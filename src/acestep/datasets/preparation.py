@@ -11,13 +11,12 @@ from pathlib import Path
 
 import torch
 
-from acestep.datasets.encoders import EncoderIds, identify_encoders
 from acestep.datasets.encoding import CONTEXT_S, WINDOW_S, encode_recording
 from acestep.datasets.folder import Problem, Track, read_dataset_folder, require_usable
 from acestep.datasets.latent_cache import LatentCache, choose_cache_folder
 from acestep.datasets.latent_dataset import CachedTrack, LatentDataset
 from acestep.errors import AudioError, InputError
-from acestep.families.base import Family
+from acestep.families.base import EncoderFingerprints, Family
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +55,7 @@ def prepare_dataset(
     """
     folder = read_dataset_folder(root, skip_bad=skip_bad)
     cache = LatentCache(Path(cache_dir) if cache_dir is not None else choose_cache_folder(folder.root))
-    encoders = identify_encoders(family, cache)
+    encoders = family.encoder_fingerprints()
     clock = _Clock(folder.tracks)
     ready: list[CachedTrack] = []
     problems = list(folder.problems)
@@ -83,7 +82,9 @@ def prepare_dataset(
 
 
 @torch.no_grad()
-def _prepare(track: Track, family: Family, cache: LatentCache, encoders: EncoderIds) -> tuple[CachedTrack, bool]:
+def _prepare(
+    track: Track, family: Family, cache: LatentCache, encoders: EncoderFingerprints
+) -> tuple[CachedTrack, bool]:
     """(the track in the cache, whether its audio had to be encoded)"""
     content = _sha256(track.path)
     prompt, lyrics = track.annotation.text_prompt(), track.annotation.lyrics

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
+from acestep.audio.streaming import AUDIO_SUFFIXES, BLOCK_S, stream_recording
 from acestep.datasets.encoding import encode_recording
 from acestep.datasets.latent_cache import read_frames
 from acestep.datasets.latent_dataset import CachedTrack, LatentDataset
 from acestep.datasets.preparation import prepare_dataset
-from acestep.datasets.recordings import AUDIO_SUFFIXES, BLOCK_S, stream_recording
 from acestep.errors import AudioError, InputError
 from acestep.evaluation.embedding import embed_windows
 from acestep.evaluation.evaluation import HeldOut
@@ -71,7 +71,7 @@ def find_recordings(folder: Path) -> list[Path]:
 def read_start(path: Path, sample_rate: int, seconds: float) -> NDArray[np.float32]:
     """The first `seconds` of a recording, (2, samples) float32; AudioError names the file."""
     try:
-        blocks = [block.numpy() for block in islice(stream_recording(path, sample_rate), int(seconds / BLOCK_S) + 1)]
+        blocks = list(islice(stream_recording(path, sample_rate), int(seconds / BLOCK_S) + 1))
     except AudioError as error:
         raise AudioError(f"{path}: {error}") from error
     if not blocks:

@@ -1,5 +1,12 @@
 """A base model as the rest sees it, and how it is loaded."""
 
-from acestep.families.base import Conditioning, Family, SamplingDefaults, TrainingNoise, drop_conditioning
+from acestep.families.base import (
+    Conditioning,
+    EncoderFingerprints,
+    Family,
+    SamplingDefaults,
+    TrainingNoise,
+    drop_conditioning,
+)
 
-__all__ = ["Conditioning", "Family", "SamplingDefaults", "TrainingNoise", "drop_conditioning"]
+__all__ = ["Conditioning", "EncoderFingerprints", "Family", "SamplingDefaults", "TrainingNoise", "drop_conditioning"]

@@ -79,6 +79,14 @@ class Conditioning:
         return Conditioning(**padded)
 
 
+@dataclass(frozen=True)
+class EncoderFingerprints:
+    """What a cache of encoded recordings and prompts depends on, besides their content."""
+
+    audio: str
+    text: str
+
+
 class Family(ABC):
     """A base model: audio to latents and back, text to conditioning, velocity from noisy latents,
     and what its training needs to know.
@@ -110,6 +118,10 @@ class Family(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """sha256 over the network's base weights as loaded; every adapter records it."""
+
+    @abstractmethod
+    def encoder_fingerprints(self) -> EncoderFingerprints:
+        """sha256 over what encodes audio, and over what encodes prompts and lyrics."""
 
     @abstractmethod
     def latent_frames(self, duration_s: float) -> int:

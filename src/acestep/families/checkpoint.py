@@ -79,8 +79,8 @@ def fingerprint(network: nn.Module) -> str:
 
 
 def _base_tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters under the names they had before PEFT wrapped their layers."""
-    for name, tensor in network.named_parameters():
+    """Parameters and stored buffers under the names they had before PEFT wrapped their layers."""
+    for name, tensor in network.state_dict().items():
         if ".lora_" not in name:
             yield name.replace(".base_layer.", "."), tensor
 

@@ -5,8 +5,10 @@ nano is a member: the same networks, small, with its own defaults in `family.jso
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,14 @@ from acestep.conditioning.lyric_tokenizer import LyricTokenizer
 from acestep.conditioning.text_encoder import TextEncoder
 from acestep.conditioning.vocabulary import find_vocabulary
 from acestep.diffusion.guidance import Branches
-from acestep.errors import CheckpointError, InputError
-from acestep.families.base import Conditioning, ErgName, Family, SamplingDefaults, TrainingNoise
+from acestep.errors import CheckpointError, InputError, MissingWeightsError
+from acestep.families.base import Conditioning, EncoderFingerprints, ErgName, Family, SamplingDefaults, TrainingNoise
 from acestep.families.checkpoint import fingerprint, load_weights, read_config, read_shapes
 from acestep.models.v1 import ACEStepTransformer, TransformerConfig, unread_names
 from acestep.models.v1.autoencoder import AutoencoderConfig, MusicAutoencoder
 from acestep.models.v1.codec import MusicCodec
 from acestep.models.v1.log_mel import MEL_PREFIX, LogMel, LogMelConfig
+from acestep.models.v1.phase_vocoder import PhaseVocoder, PhaseVocoderConfig
 from acestep.models.v1.vocoder import Vocoder, VocoderConfig
 from acestep.models.v1.vocos import VocosConfig, VocosVocoder
 
@@ -57,17 +60,21 @@ class V1Family(Family):
         network: ACEStepTransformer,
         codec: MusicCodec,
         text_encoder: TextEncoder,
-        lyric_tokenizer: LyricTokenizer,
+        load_lyric_tokenizer: Callable[[], LyricTokenizer],
         *,
         name: str = "v1",
         sampling: SamplingDefaults | None = None,
     ) -> None:
+        """load_lyric_tokenizer: called for the first song that has words; those without need no vocabulary."""
         self.name = name
-        self.sampling = sampling or SamplingDefaults()
+        defaults = sampling or SamplingDefaults()
+        # By default a small checkpoint gets what it is deep enough for; asking for more is an error.
+        possible = tuple(option for option in defaults.erg if _layers_missing(option, network.config) == 0)
+        self.sampling = replace(defaults, erg=possible)
         self.network: ACEStepTransformer = network.eval().requires_grad_(False)
         self.codec = codec.eval().requires_grad_(False)
         self.text_encoder = text_encoder
-        self.lyric_tokenizer = lyric_tokenizer
+        self._load_lyric_tokenizer = load_lyric_tokenizer
         self._fingerprint: str | None = None
 
     @classmethod
@@ -80,16 +87,20 @@ class V1Family(Family):
         and its log-mel loses audible detail in 16 bits.
         """
         settings = read_config(folder / "family.json") if (folder / "family.json").is_file() else {}
-        vocabulary = find_vocabulary(folder)
         family = cls(
             load_transformer(folder, dtype=dtype),
             load_codec(folder),
             TextEncoder.from_folder(folder / "umt5-base", dtype=dtype or torch.float32),
-            LyricTokenizer(vocabulary),
+            lambda: LyricTokenizer(find_vocabulary(folder)),
             name=settings.get("name", "v1"),
             sampling=_sampling(settings.get("sampling", {}), folder),
         )
         return family.to(device)
+
+    @cached_property
+    def lyric_tokenizer(self) -> LyricTokenizer:
+        """Raises MissingWeightsError where the vocabulary is not here and cannot be fetched."""
+        return self._load_lyric_tokenizer()
 
     @property
     def device(self) -> torch.device:
@@ -110,6 +121,14 @@ class V1Family(Family):
         if self._fingerprint is None:
             self._fingerprint = fingerprint(self.network)
         return self._fingerprint
+
+    def encoder_fingerprints(self) -> EncoderFingerprints:
+        try:
+            words = self.lyric_tokenizer.fingerprint()
+        except MissingWeightsError:
+            words = "none"  # songs without words can be encoded without a vocabulary
+        text = f"{fingerprint(self.text_encoder.module)} {self.text_encoder.tokenizer_fingerprint()} {words}"
+        return EncoderFingerprints(fingerprint(self.codec), hashlib.sha256(text.encode()).hexdigest())
 
     def latent_frames(self, duration_s: float) -> int:
         return int(duration_s * self.sample_rate / 512 / 8)
@@ -222,13 +241,11 @@ class V1Family(Family):
         return dict.fromkeys(ERG_BLOCKS, factors.flatten())
 
     def _check_erg(self, erg: Sequence[ErgName]) -> None:
-        config = self.network.config
-        needed = {"lyric": max(ERG_LYRIC_LAYERS) + 1, "diffusion": max(ERG_BLOCKS) + 1}
-        there = {"lyric": config.lyric_encoder_num_blocks, "diffusion": config.num_layers}
         for option in erg:
-            if option in needed and there[option] < needed[option]:
-                found = f"{self.name} has {there[option]}"
-                raise InputError(f"erg option {option!r} needs {needed[option]} layers, {found}; leave it out")
+            if missing := _layers_missing(option, self.network.config):
+                raise InputError(
+                    f"erg option {option!r} needs {missing} more layers than {self.name} has; leave it out"
+                )
 
 
 def load_transformer(
@@ -255,9 +272,11 @@ def load_codec(folder: Path) -> MusicCodec:
     vocoder_path = folder / "music_vocoder" / _WEIGHTS
     config = read_config(vocoder_path.with_name("config.json"))
     log_mel = LogMel(LogMelConfig.from_dict(config))
-    vocoder: Vocoder | VocosVocoder
+    vocoder: Vocoder | VocosVocoder | PhaseVocoder
     if config.get("_class_name") == "VocosVocoder":
         vocoder = VocosVocoder(VocosConfig.from_dict(config))
+    elif config.get("_class_name") == "PhaseVocoder":
+        vocoder = PhaseVocoder(PhaseVocoderConfig.from_dict(config))
     else:
         with torch.device("meta"):
             vocoder = Vocoder(VocoderConfig.from_dict(config))
@@ -268,6 +287,13 @@ def load_codec(folder: Path) -> MusicCodec:
     if isinstance(vocoder, Vocoder):
         vocoder.fold_weight_norm()
     return MusicCodec(autoencoder, log_mel, vocoder)
+
+
+def _layers_missing(option: ErgName, config: TransformerConfig) -> int:
+    """How many layers a network lacks of those that an ERG option weakens; the text encoder checks "tag" itself."""
+    needed = {"lyric": max(ERG_LYRIC_LAYERS) + 1, "diffusion": max(ERG_BLOCKS) + 1}
+    there = {"lyric": config.lyric_encoder_num_blocks, "diffusion": config.num_layers}
+    return max(needed[option] - there[option], 0) if option in needed else 0
 
 
 def _null(conditioning: Conditioning, erg: Sequence[ErgName]) -> Conditioning:
