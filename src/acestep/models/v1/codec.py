@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from acestep.errors import InputError
 from acestep.models.v1.autoencoder import MusicAutoencoder
 from acestep.models.v1.log_mel import LogMel
+from acestep.models.v1.phase_vocoder import PhaseVocoder
 from acestep.models.v1.vocoder import Vocoder
 from acestep.models.v1.vocos import VocosVocoder
 from acestep.models.v1.windows import in_windows
@@ -34,7 +35,7 @@ class MusicCodec(nn.Module):
         self,
         autoencoder: MusicAutoencoder,
         log_mel: LogMel,
-        vocoder: Vocoder | VocosVocoder,
+        vocoder: Vocoder | VocosVocoder | PhaseVocoder,
         *,
         window_frames: int = 4096,
     ) -> None:
@@ -84,7 +85,10 @@ class MusicCodec(nn.Module):
         batch, channels, bands, frames = mel.shape
         flat = mel.reshape(batch * channels, bands, frames)
         vocoder = self.vocoder
-        audio = in_windows(vocoder, flat, window=self.window_frames, halo=vocoder.halo_frames, scale=vocoder.hop_length)
+        if (halo := vocoder.halo_frames) is None:
+            audio: Tensor = vocoder(flat)
+        else:
+            audio = in_windows(vocoder, flat, window=self.window_frames, halo=halo, scale=vocoder.hop_length)
         return audio.reshape(batch, channels, -1)
 
     def _decode_mel_in_windows(self, latents: Tensor) -> Tensor:
