@@ -15,26 +15,23 @@ def prepare(root: Path, family: SmallFamily | None = None, **options: object) ->
 
 def test_audio_is_encoded_once_and_again_only_when_it_changes(tmp_path: Path):
     root = write_dataset(tmp_path / "data", tracks=3)
-    probe_s = 1.0
     first, second, third = SmallFamily(), SmallFamily(), SmallFamily()
     dataset = prepare(root, first)
-    assert first.encoded_s == pytest.approx(3 * 3.0 + probe_s, abs=0.1)
+    assert first.encoded_s == pytest.approx(3 * 3.0, abs=0.1)
     assert prepare(root, second) == dataset
-    assert second.encoded_s == pytest.approx(probe_s)
+    assert second.encoded_s == 0
     write_tone(root / "audio" / "track_001.wav", 3.0, frequency=999)
     prepare(root, third)
-    assert third.encoded_s == pytest.approx(3.0 + probe_s, abs=0.1)
+    assert third.encoded_s == pytest.approx(3.0, abs=0.1)
 
 
-def test_another_encoder_makes_other_entries_and_last_bits_do_not(tmp_path: Path):
+def test_another_encoder_makes_other_entries(tmp_path: Path):
     root = write_dataset(tmp_path / "data", tracks=1)
     dataset = prepare(root)
-    other, same = SmallFamily(), SmallFamily()
+    other = SmallFamily()
     other.basis = other.basis * 1.1
-    same.basis = same.basis * (1 + 1e-6)
     assert prepare(root, other).tracks[0].latents != dataset.tracks[0].latents
     assert prepare(root, other).tracks[0].conditioning == dataset.tracks[0].conditioning
-    assert prepare(root, same).tracks[0].latents == dataset.tracks[0].latents
 
 
 def test_what_is_cached_is_what_the_family_computes(tmp_path: Path):
