@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,13 +20,22 @@ BRIGHT = HeldOut(
 )
 
 
+Run = Callable[[float], Evaluation]
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Evaluations by the slope that the LoRA adds, each made once."""
+    return cache(lambda slope_db: run(tmp_path_factory.mktemp("evaluation"), slope_db))
+
+
 def run(folder: Path, slope_db: float, held_out: HeldOut | None = BRIGHT) -> Evaluation:
     pipeline = BrightnessPipeline(slope_db)
     return evaluate_lora(pipeline, "my_lora", PROMPTS, folder=folder, seeds=(1,), duration_s=5.0, held_out=held_out)
 
 
-def test_a_lora_that_does_nothing_is_said_to_do_nothing(tmp_path: Path) -> None:
-    evaluation = run(tmp_path, 0.0)
+def test_a_lora_that_does_nothing_is_said_to_do_nothing(evaluated: Run) -> None:
+    evaluation = evaluated(0.0)
     assert evaluation.changes_nothing
     for figure in evaluation.figures:
         if figure.key == "distance_to_style":
@@ -33,8 +44,8 @@ def test_a_lora_that_does_nothing_is_said_to_do_nothing(tmp_path: Path) -> None:
     assert "no measurable effect" in verdict(evaluation)
 
 
-def test_a_lora_that_brightens_moves_songs_towards_bright_recordings(tmp_path: Path) -> None:
-    evaluation = run(tmp_path, 6.0)
+def test_a_lora_that_brightens_moves_songs_towards_bright_recordings(evaluated: Run) -> None:
+    evaluation = evaluated(6.0)
     assert [figure.verdict for figure in evaluation.figures] == ["nearer to the style"] * 2
     distance = evaluation.figure("distance_to_style")
     assert distance is not None
@@ -43,8 +54,8 @@ def test_a_lora_that_brightens_moves_songs_towards_bright_recordings(tmp_path: P
     assert "towards the style" in verdict(evaluation)
 
 
-def test_a_lora_that_darkens_moves_them_away(tmp_path: Path) -> None:
-    evaluation = run(tmp_path, -5.0)
+def test_a_lora_that_darkens_moves_them_away(evaluated: Run) -> None:
+    evaluation = evaluated(-5.0)
     assert [figure.verdict for figure in evaluation.figures] == ["further from the style"] * 2
     assert "away from the style" in verdict(evaluation)
 
@@ -57,11 +68,8 @@ def test_without_recordings_what_needs_them_is_left_out_and_named(tmp_path: Path
     assert "needs recordings" in verdict(evaluation)
 
 
-def test_the_same_evaluation_twice_writes_the_same_json(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        run(tmp_path / name, 2.0).save(tmp_path / name)
-    first, second = ((tmp_path / name / "evaluation.json").read_text() for name in ("a", "b"))
+def test_the_same_evaluation_twice_writes_the_same_json(evaluated: Run, tmp_path: Path) -> None:
+    first, second = (made.save(tmp_path).read_text() for made in (evaluated(6.0), run(tmp_path, 6.0)))
     assert first == second
     assert json.loads(first)["schema"] == "acestep-evaluation-1"
 

@@ -24,8 +24,8 @@ from acestep.evaluation.recordings import find_recordings, read_start
 
 SAMPLE_RATE = 44100
 STYLE = next(iter(NOVEL_STYLES))
-TRACKS = 30
-TRACK_S = 20.0
+TRACKS = 28
+TRACK_S = 30.0
 MAX_RECORDINGS = 40
 MIN_RECORDINGS = 4
 EXCERPT_S = 30.0
