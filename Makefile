@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 
-.PHONY: demo test setup lint types unit docs benchmarks clean
+.PHONY: demo test setup browser lint types unit docs benchmarks clean
 
 demo: setup
 	$(BIN)/acestep demo --out demo --force
@@ -29,7 +29,13 @@ types: setup
 docs: setup
 	$(BIN)/mkdocs build --strict --quiet --site-dir build/docs
 
-unit: setup
+# Pages are tested in Debian's Chromium; where it cannot be installed, those tests say that they are skipped.
+browser:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+		|| echo "Chromium is not here and cannot be installed; its tests are skipped"
+
+unit: setup browser
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 benchmarks: setup
