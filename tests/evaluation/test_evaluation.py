@@ -63,7 +63,7 @@ def test_a_lora_that_darkens_moves_them_away(evaluated: Run) -> None:
 def test_without_recordings_what_needs_them_is_left_out_and_named(tmp_path: Path) -> None:
     evaluation = run(tmp_path, 5.0, held_out=None)
     assert evaluation.figures == ()
-    assert [measure for measure, _ in evaluation.left_out] == ["held-out loss", "distance to the style"]
+    assert [measure for measure, _ in evaluation.left_out] == ["held-out loss", "style distance"]
     assert evaluation.moved > 0.1
     assert "needs recordings" in verdict(evaluation)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -95,18 +96,22 @@ def summary(evaluation: Evaluation) -> list[Table | str]:
 
     parts: list[Table | str] = []
     if evaluation.figures:
-        table = Table(title="Base and LoRA, side by side (lower is nearer to the style)", title_justify="left")
-        for name in ("", "Base", "LoRA", "Recordings", "Change (95 % interval)", "Reads as"):
-            table.add_column(name, justify="right" if name in ("Base", "LoRA", "Recordings") else "left")
+        # Within 80 columns, which is what a terminal has that nobody widened.
+        table = Table("", box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left")
+        table.title = "Base and LoRA side by side; lower is nearer to the style"
+        for name in ("Base", "LoRA", "Recordings"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("Change [95 %]", no_wrap=True)
+        table.add_column("")
         for figure in evaluation.figures:
             change = figure.change
             table.add_row(
                 figure.name,
-                f"{figure.base:.3f}",
-                f"{figure.adapted:.3f}",
-                "" if figure.recordings is None else f"{figure.recordings:.3f}",
-                f"{change.value:+.3f} ({change.low:+.3f} to {change.high:+.3f})",
-                figure.verdict,
+                f"{figure.base:.3g}",
+                f"{figure.adapted:.3g}",
+                "" if figure.recordings is None else f"{figure.recordings:.2g}",
+                escape(f"{change.value:+.3g} [{change.low:+.3g}, {change.high:+.3g}]"),
+                "nearer" if change.falls else "further" if change.rises else "unclear",
             )
         parts.append(table)
     parts += [f"Left out: {measure}, because {why}." for measure, why in evaluation.left_out]

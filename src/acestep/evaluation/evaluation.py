@@ -235,7 +235,7 @@ def _figures(
         if can_classify(comparisons, held_out.windows):
             figures.append(style_figure(comparisons, weight, held_out.windows))
         else:
-            left_out.append(("classifier of the style", "it needs two prompts and two recordings"))
+            left_out.append(("style classifier", "it needs two prompts and two recordings"))
         figures.append(distance_figure(comparisons, weight, held_out.windows))
         if (windows := count_windows(comparisons, held_out.windows)) >= FRECHET_WINDOWS:
             figures.append(frechet_figure(comparisons, weight, held_out.windows))
@@ -244,7 +244,7 @@ def _figures(
                 ("Fréchet distance", f"it needs {FRECHET_WINDOWS} windows of songs and recordings, not {windows}")
             )
     else:
-        left_out.append(("distance to the style", "it needs recordings of the style that were not trained on"))
+        left_out.append(("style distance", "it needs recordings of the style that were not trained on"))
     return figures, left_out
 
 

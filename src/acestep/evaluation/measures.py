@@ -101,7 +101,7 @@ def style_figure(comparisons: Sequence[Comparison], strength: float, recordings:
     )
     return Figure(
         "style",
-        "Classifier of the style",
+        "Style classifier",
         float(np.mean(places.base)),
         float(np.mean(places.adapted)),
         paired_change(places.base, places.adapted, _groups(comparisons)),
@@ -120,7 +120,7 @@ def distance_figure(comparisons: Sequence[Comparison], strength: float, recordin
     after = [distance_on_a_par(song, recordings, space) for song in adapted]
     return Figure(
         "distance_to_style",
-        "Distance to the style",
+        "Style distance",
         float(np.mean(before)),
         float(np.mean(after)),
         paired_change(before, after, _groups(comparisons)),
@@ -152,7 +152,7 @@ def frechet_figure(comparisons: Sequence[Comparison], strength: float, recording
     values = [frechet_without_bias(np.concatenate(songs), known) for songs in (before, after)]
     return Figure(
         "frechet_distance",
-        "Fréchet distance to the style",
+        "Fréchet distance",
         values[0],
         values[1],
         interval,
