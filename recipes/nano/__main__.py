@@ -23,9 +23,8 @@ from recipes.nano.export import MAX_BYTES, export_nano
 from recipes.nano.songs import SongBook, encode_songs
 from recipes.nano.tokenizers import write_lyric_tokenizer, write_prompt_tokenizer
 from recipes.nano.transformer import Nano, build_nano, train_transformer
-from recipes.nano.vocoder import build_vocoder, train_vocoder
 
-STAGES = ("render", "autoencoder", "vocoder", "latents", "transformer", "export", "evaluate")
+STAGES = ("render", "autoencoder", "latents", "transformer", "export", "evaluate")
 
 
 def main() -> None:
@@ -38,7 +37,6 @@ def main() -> None:
     parser.add_argument("--codec-tracks", type=int, default=900)
     parser.add_argument("--songs", type=int, default=2600)
     parser.add_argument("--autoencoder-steps", type=int, default=3300)
-    parser.add_argument("--vocoder-steps", type=int, default=2400)
     parser.add_argument("--transformer-steps", type=int, default=20_000)
     parser.add_argument("--transformer-minutes", type=float, default=42.0, help="stop training the transformer by then")
     parser.add_argument("--frames-per-step", type=int, default=2048)
@@ -53,8 +51,6 @@ def main() -> None:
         train_autoencoder(
             work / "codec", work / "autoencoder.pt", steps=arguments.autoencoder_steps, batch=8, device=device
         )
-    if "vocoder" in arguments.stages:
-        train_vocoder(work / "codec", work / "vocoder.pt", steps=arguments.vocoder_steps, batch=8, device=device)
     if "latents" in arguments.stages:
         autoencoder = load_weights(build_autoencoder(), work / "autoencoder.pt").to(
             device, memory_format=torch.channels_last
@@ -69,7 +65,7 @@ def main() -> None:
     if "export" in arguments.stages:
         export(work, arguments.assets)
     if "evaluate" in arguments.stages:
-        evaluate(work, arguments.assets, clips_per_style=6, songs=14, write_card=True)
+        evaluate(work, arguments.assets, clips_per_style=4, songs=14, write_card=True)
 
 
 def train_rank(rank: int, ranks: int, rendezvous: Path, arguments: argparse.Namespace) -> None:
@@ -108,8 +104,7 @@ def export(work: Path, assets: Path) -> None:
         shutil.copytree(work / "nano" / name, assets / name, dirs_exist_ok=True)
     nano = load_weights(fresh_nano(work / "nano"), work / "transformer.pt")
     autoencoder = load_weights(build_autoencoder(), work / "autoencoder.pt")
-    vocoder = load_weights(build_vocoder(), work / "vocoder.pt")
-    size = export_nano(assets, nano, autoencoder, vocoder)
+    size = export_nano(assets, nano, autoencoder)
     print(f"{assets}: {size / 1e6:.1f} MB")
     if size > MAX_BYTES:
         raise SystemExit(f"the checkpoint has {size} bytes, more than the {MAX_BYTES} that the package may hold")

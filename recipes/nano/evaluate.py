@@ -43,6 +43,7 @@ from recipes.nano.measures import (
 ASSETS = Path(__file__).parents[2] / "src" / "acestep" / "assets" / "nano"
 CLIP_S, SONG_S = 24.0, 60.0
 SECTION_WINDOW_S = 2.0
+CODED_CLIPS = 28
 FORMS = (("verse", "chorus"), ("chorus",), ("inst",), ("verse",), ("intro", "chorus"), ("verse", "chorus", "outro"))
 SONG_FORMS = (
     ("intro", "verse", "chorus", "outro"),
@@ -151,19 +152,20 @@ def structure_kept(clips: Sequence[Clip], classifier: Pipeline) -> float:
     return float(np.mean(hits))
 
 
-def codec_error(pipe: ACEStepPipeline, clips: Sequence[Clip]) -> dict[str, float]:
-    """Mean absolute log-mel difference in nats: through the autoencoder alone, and through it and the vocoder."""
+def through_codec(pipe: ACEStepPipeline, clips: Sequence[Clip]) -> tuple[list[Clip], dict[str, float]]:
+    """Clips as they sound behind autoencoder and vocoder, and what they lost: mean log-mel differences in nats."""
     codec = pipe.family.codec  # type: ignore[attr-defined]
-    mel_errors, audio_errors = [], []
+    coded, mel_errors, audio_errors = [], [], []
     for clip in clips:
         length = clip.mel.shape[-1] // 8 * 8
         mel = torch.from_numpy(clip.mel[:, :, :length])[None]
         with torch.inference_mode():
-            latents = codec.autoencoder.encode(mel)
-            mel_errors.append((codec.autoencoder.decode(latents) - mel).abs().mean().item())
-            audio = codec.decode(latents)[0]
-            audio_errors.append((log_mel(audio)[..., :length] - mel[0]).abs().mean().item())
-    return {"autoencoder": float(np.mean(mel_errors)), "with_vocoder": float(np.mean(audio_errors))}
+            decoded = codec.autoencoder.decode(codec.autoencoder.encode(mel))
+            audio = codec.vocode(decoded)[0].numpy()
+        coded.append(Clip(audio, _mel(audio), clip.asked))
+        mel_errors.append((decoded - mel).abs().mean().item())
+        audio_errors.append(np.abs(coded[-1].mel[..., :length] - clip.mel[..., :length]).mean())
+    return coded, {"autoencoder": float(np.mean(mel_errors)), "with_vocoder": float(np.mean(audio_errors))}
 
 
 def evaluate(work: Path, assets: Path, *, clips_per_style: int, songs: int, write_card: bool) -> dict[str, Any]:
@@ -199,9 +201,11 @@ def measure(work: Path, assets: Path, *, clips_per_style: int, songs: int) -> di
     majority = max(np.unique([tag for _, s in long for tag in section_labels(s, 30)], return_counts=True)[1]) / (
         30 * len(long)
     )
+    coded, codec_errors = through_codec(pipe, real[:CODED_CLIPS])
     return {
-        "clips": len(tracks), "seconds_per_clip": round(pace, 2), "codec": codec_error(pipe, real[:28]),
+        "clips": len(tracks), "seconds_per_clip": round(pace, 2), "codec": codec_errors, "coded_clips": len(coded),
         "generated": measure_clips(generated, styles), "real": measure_clips(real, styles),
+        "real_through_codec": measure_clips(coded, styles),
         "generated_per_style": per_style(generated, styles),
         "frechet": {"generated_to_real": distance(generated, half), "real_to_real": distance(real, half)},
         "structure": {
@@ -220,7 +224,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path(__file__).parent / "work")
     parser.add_argument("--assets", type=Path, default=ASSETS)
-    parser.add_argument("--clips-per-style", type=int, default=6)
+    parser.add_argument("--clips-per-style", type=int, default=4)
     parser.add_argument("--songs", type=int, default=14)
     parser.add_argument("--write-card", action="store_true", help="write the numbers into the model card")
     arguments = parser.parse_args()

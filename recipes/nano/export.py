@@ -11,20 +11,21 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from acestep.models.v1.log_mel import MEL_PREFIX, LogMel
+from acestep.models.v1.phase_vocoder import PhaseVocoderConfig
 from recipes.nano.transformer import Nano
 
 MAX_BYTES = 25_000_000
-# Measured by evaluate.py's sweep: see the model card.
+# Log-mel error of 28 clips behind the autoencoder: 0.42 nats with none, 0.26 with 3, 0.24 with 8, and 0.24 s a round.
+VOCODER_ITERATIONS = 3
+# Of 28 clips of 12 s with cfg 3, cfg 5, apg 5 and apg 10: tempo right in 46, 46, 57 and 46 %, key in 46, 50, 39 and
+# 50 %, distance to real clips 5.6, 8.9, 3.9 and 5.9, clipped 0, 21, 0 and 14 %.
 SAMPLING = {
-    "steps": 27, "guidance_scale": 4.0, "scheduler": "euler", "guidance": "cfg", "guidance_interval": 1.0,
-    "guidance_interval_decay": 0.0,
-    "min_guidance_scale": 3.0, "omega_scale": 0.0, "erg": [],
+    "steps": 27, "guidance_scale": 5.0, "scheduler": "euler", "guidance": "apg", "guidance_interval": 1.0,
+    "guidance_interval_decay": 0.0, "min_guidance_scale": 3.0, "omega_scale": 0.0, "erg": [],
 }  # fmt: skip
 
 
-def export_nano(
-    folder: Path, nano: Nano, autoencoder: nn.Module, vocoder: nn.Module, *, sampling: dict[str, Any] = SAMPLING
-) -> int:
+def export_nano(folder: Path, nano: Nano, autoencoder: nn.Module, *, sampling: dict[str, Any] = SAMPLING) -> int:
     """Write the folder whose tokenizers are already there. -> bytes of all its files
 
     float16 rather than bfloat16: the weights are all far below its limit, and it keeps three more bits of each.
@@ -33,7 +34,7 @@ def export_nano(
     _write(folder / "ace_step_transformer", transformer.config.to_dict(), transformer.state_dict())
     _write(folder / "music_dcae_f8c8", autoencoder.config.to_dict(), autoencoder.state_dict())
     mel = {MEL_PREFIX + name: tensor for name, tensor in LogMel().state_dict().items()}
-    _write(folder / "music_vocoder", vocoder.config.to_dict(), {**vocoder.state_dict(), **mel})
+    _write(folder / "music_vocoder", PhaseVocoderConfig(iterations=VOCODER_ITERATIONS).to_dict(), mel)
     text = {
         name: tensor for name, tensor in nano.text_encoder.state_dict().items() if name != "encoder.embed_tokens.weight"
     }

@@ -21,24 +21,31 @@ _PROFILES = {
 }
 
 
-def clip_features(mel: NDArray[np.floating]) -> Array:
-    """Timbre and rhythm of a clip: per-band means, spreads and changes, and the onsets' periodicity.
+def pooled_bands(mel: NDArray[np.floating]) -> Array:
+    """Both channels' mean in 32 bands and steps of 46 ms, quiet floored: what a codec keeps of a clip.
 
-    mel: (2, 128, frames) natural log -> (features,)
+    Finer statistics tell real from coded sound before they tell style from style: on them a classifier was right about
+    every real clip and about a quarter of the same clips behind the autoencoder; on these about all of both.
+    mel: (2, 128, frames) natural log -> (32, frames // 4)
     """
-    mono = mel.astype(np.float64).mean(0)
-    change = np.diff(mono, axis=1)
-    onsets = _periodicity(onset_strength(mel))
-    lags = np.interp(np.linspace(0.1, 2.0, 48) * FRAME_RATE, np.arange(onsets.size), onsets)
-    width = np.abs(mel[0].astype(np.float64) - mel[1]).mean(1)[::4]
+    mono = np.maximum(mel.astype(np.float64).mean(0), -7.0)
+    return mono[:, : mono.shape[1] // 4 * 4].reshape(32, 4, -1, 4).mean((1, 3))
+
+
+def clip_features(mel: NDArray[np.floating]) -> Array:
+    """Timbre and rhythm of a clip: levels, spreads and rises of its bands, and how its onsets repeat. -> (features,)"""
+    bands = pooled_bands(mel)
+    correlation = _periodicity(onset_strength(mel))
+    lags = np.interp(np.linspace(0.1, 2.0, 48) * FRAME_RATE, np.arange(correlation.size), correlation)
+    rises = np.maximum(np.diff(bands, axis=1), 0).mean(1)
     return np.concatenate(
-        [mono.mean(1), mono.std(1), np.maximum(change, 0).mean(1), np.abs(change).mean(1), lags, width]
+        [bands.mean(1), bands.std(1), np.quantile(bands, (0.1, 0.5, 0.9), axis=1).ravel(), rises, lags]
     )
 
 
 def train_style_classifier(mels: list[NDArray[np.floating]], styles: list[str]) -> Pipeline:
     """Logistic regression on clip features."""
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=2000))
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=3000))
     classifier.fit(np.stack([clip_features(mel) for mel in mels]), styles)
     return classifier
 
@@ -102,14 +109,13 @@ def related_keys(key: str) -> set[str]:
 
 
 def window_features(mel: NDArray[np.floating], seconds: float = WINDOW_S) -> Array:
-    """Band means, spreads and mean rises of consecutive windows. mel: (2, 128, frames) -> (windows, 96)"""
-    mono = mel.astype(np.float64).mean(0)
-    bands = mono.reshape(32, 4, -1).mean(1)
-    width = round(seconds * FRAME_RATE)
+    """Levels, spreads and mean rises of the bands in consecutive windows. -> (windows, 96)"""
+    bands = pooled_bands(mel)
+    width = round(seconds * FRAME_RATE / 4)
     count = max(1, bands.shape[1] // width)
     windows = bands[:, : count * width].reshape(32, count, -1)
-    rise = np.maximum(np.diff(windows, axis=2), 0).mean(2)
-    return np.concatenate([windows.mean(2), windows.std(2), rise]).T
+    rises = np.maximum(np.diff(windows, axis=2), 0).mean(2)
+    return np.concatenate([windows.mean(2), windows.std(2), rises]).T
 
 
 def frechet_distance(first: Array, second: Array) -> float:

@@ -1,4 +1,4 @@
-"""The loop that the autoencoder and the vocoder share: AdamW under a cosine, averaged weights, stop and go on."""
+"""A plain training loop: AdamW under a cosine, averaged weights, stopped and gone on with at will."""
 
 from __future__ import annotations
 
