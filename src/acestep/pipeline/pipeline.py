@@ -31,6 +31,8 @@ from acestep.pipeline.settings import MAX_DURATION_S, SamplingSettings, check_du
 
 logger = logging.getLogger(__name__)
 
+PEAK_LIMIT = 0.99
+
 Source = str | Path | GenerationResult | Tensor
 """An existing song: a file, a result, or audio (2, samples) at the model's rate."""
 LoraPath = str | Path
@@ -396,6 +398,8 @@ class ACEStepPipeline:
 
     def _result(self, task: str, latents: Tensor, seed: int, params: dict[str, Any]) -> GenerationResult:
         audio = self.family.decode_latents(latents)[0].float().cpu()
+        # A vocoder may overshoot full scale; the whole song is turned down rather than its peaks cut off.
+        audio = audio / max(1.0, float(audio.abs().max()) / PEAK_LIMIT)
         recipe = {
             "task": task,
             "model": self.model,
