@@ -16,25 +16,23 @@ tags: [music, ace-step, text-to-music, synthetic-data]
 # nano
 
 The ACE-Step v1 architecture at a small size, trained from nothing on music that `recipes/nano` synthesises. It is the
-embedded base model of
-acestep: it makes simple, real music on a laptop's CPU, so that generating, training a LoRA and comparing all work the
-minute the package is
-installed. It is not a small ACE-Step: it knows {count} styles of synthesised music and nothing else.
+embedded base model of acestep: it makes simple, real music on a laptop's CPU, so that generating, training a LoRA and
+comparing all work the minute the package is installed. It is not a small ACE-Step: it knows {count} styles of
+synthesised music and nothing else.
 
-- **Prompts**: tags such as `lofi, mellow, electric piano, 82 bpm, A minor`. Styles: {styles}. Words it does not know
-are spelled in letters and mean nothing to it.
+- **Prompts**: tags such as `lofi, mellow, electric piano, 82 bpm, A minor`. Styles: {styles}.
+  Words it does not know are spelled in letters and mean nothing to it.
 - **Lyrics**: structure tags `[intro]` `[verse]` `[chorus]` `[bridge]` `[inst]` `[outro]` shape the song; words give a
-sung-vowel voice, not intelligible singing.
+  sung-vowel voice, not intelligible singing.
 - **Durations**: it was trained on 12 to 60 s; beyond that it has to extrapolate.
 - **Training data**: synthesised by rule in `acestep.datasets.synthesis`; no recording of anybody is in it. The style
-{novel} is kept from every stage, so that a LoRA has something to teach.
+  {novel} is kept from every stage, so that a LoRA has something to teach.
 
 ## What it reaches
 Measured by `recipes/nano/evaluate.py` on seeds that no stage saw: {clips} clips of 24 s and {songs} songs of 60 s,
-sampled with the
-defaults in `family.json`. "Real" is the same measure on held-out synthesised tracks, "coded" on {coded} of them
-behind nano's own
-autoencoder and vocoder: what is missing there is the measure's error and the codec's, not the transformer's.
+sampled with the defaults in `family.json`. "Real" is the same measure on held-out synthesised tracks, "coded" on
+{coded} of them behind nano's own autoencoder and vocoder: what is missing there is the measure's error and the codec's,
+not the transformer's.
 
 | measure | generated | real | coded |
 |---|---|---|---|
