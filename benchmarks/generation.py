@@ -32,7 +32,7 @@ def main() -> None:
 
     started = time.perf_counter()
     pipe = ACEStepPipeline.from_pretrained(options.model)
-    print(f"import and load: {time.perf_counter() - started:6.2f} s")
+    print(f"load:            {time.perf_counter() - started:6.2f} s")
     song = {"prompt": PROMPT, "duration": options.duration, "seed": 1, "steps": options.steps}
     whole = best_of(options.rounds, lambda: pipe(**song))
     latents = pipe(**song, output_type="latents")

@@ -59,7 +59,7 @@ def test_ctrl_c_leaves_no_song_and_no_half_of_one(model: Path, tmp_path: Path, m
         (["--lora", "mine:"], 2, "is not a number"),
         (["--lyrics", "a", "--lyrics-file", "b"], 2, "not both"),
         (["--lyrics-file", "none.txt"], 2, "none.txt cannot be read"),
-        (["--prompt", "lofi, mellow " * 2000], 1, "limit"),
+        (["--prompt", "lofi, mellow " * 2000], 1, "at most"),
     ],
 )
 def test_bad_input_is_named_before_any_song_is_made(

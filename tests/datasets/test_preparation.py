@@ -77,7 +77,9 @@ def test_progress_counts_every_track_and_ends_at_zero(tmp_path: Path):
 def test_two_runs_fill_one_cache_at_once(tmp_path: Path):
     root = write_dataset(tmp_path / "data", tracks=6, duration_s=1.0)
     results: list[LatentDataset] = []
-    threads = [threading.Thread(target=lambda: results.append(prepare(root))) for _ in range(2)]
+    # Made one after the other: their weights come from the global generator, which threads share.
+    families = [SmallFamily(), SmallFamily()]
+    threads = [threading.Thread(target=lambda own=own: results.append(prepare(root, own))) for own in families]
     for thread in threads:
         thread.start()
     for thread in threads:
