@@ -160,12 +160,12 @@ def training_config(model: str, out: Path) -> TrainingConfig:
             "output_dir": str(out / "training"),
             "lora": {"rank": 16, "alpha": 16.0, "dropout": 0.0},
             "training": {
-                "epochs": 60,
+                "epochs": 80,
                 "batch_size": 4,
                 "gradient_accumulation": 1,
-                "learning_rate": 1e-3,
+                "learning_rate": 2e-3,
                 "warmup_steps": 20,
-                "validate_every": 5,
+                "validate_every": 10,
             },
             "data": {
                 "train_dir": str(out / "dataset"),

@@ -29,7 +29,6 @@ from acestep.models.v1.codec import MusicCodec
 from acestep.models.v1.log_mel import MEL_PREFIX, LogMel, LogMelConfig
 from acestep.models.v1.phase_vocoder import PhaseVocoder, PhaseVocoderConfig
 from acestep.models.v1.vocoder import Vocoder, VocoderConfig
-from acestep.models.v1.vocos import VocosConfig, VocosVocoder
 
 SAMPLES_PER_FRAME = 4096
 """512 samples a mel frame, 8 mel frames a latent frame."""
@@ -272,10 +271,8 @@ def load_codec(folder: Path) -> MusicCodec:
     vocoder_path = folder / "music_vocoder" / _WEIGHTS
     config = read_config(vocoder_path.with_name("config.json"))
     log_mel = LogMel(LogMelConfig.from_dict(config))
-    vocoder: Vocoder | VocosVocoder | PhaseVocoder
-    if config.get("_class_name") == "VocosVocoder":
-        vocoder = VocosVocoder(VocosConfig.from_dict(config))
-    elif config.get("_class_name") == "PhaseVocoder":
+    vocoder: Vocoder | PhaseVocoder
+    if config.get("_class_name") == "PhaseVocoder":
         vocoder = PhaseVocoder(PhaseVocoderConfig.from_dict(config))
     else:
         with torch.device("meta"):

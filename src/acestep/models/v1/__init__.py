@@ -5,9 +5,9 @@ from acestep.models.v1.codec import MusicCodec
 from acestep.models.v1.config import TransformerConfig
 from acestep.models.v1.encoded import CrossAttentionCache, EncodedConditioning
 from acestep.models.v1.log_mel import MEL_PREFIX, LogMel, LogMelConfig
+from acestep.models.v1.phase_vocoder import PhaseVocoder, PhaseVocoderConfig
 from acestep.models.v1.transformer import ACEStepTransformer, unread_names
 from acestep.models.v1.vocoder import Vocoder, VocoderConfig
-from acestep.models.v1.vocos import VocosConfig, VocosVocoder
 
 __all__ = [
     "MEL_PREFIX",
@@ -19,10 +19,10 @@ __all__ = [
     "LogMelConfig",
     "MusicAutoencoder",
     "MusicCodec",
+    "PhaseVocoder",
+    "PhaseVocoderConfig",
     "TransformerConfig",
     "Vocoder",
     "VocoderConfig",
-    "VocosConfig",
-    "VocosVocoder",
     "unread_names",
 ]

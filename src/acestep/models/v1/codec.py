@@ -13,7 +13,6 @@ from acestep.models.v1.autoencoder import MusicAutoencoder
 from acestep.models.v1.log_mel import LogMel
 from acestep.models.v1.phase_vocoder import PhaseVocoder
 from acestep.models.v1.vocoder import Vocoder
-from acestep.models.v1.vocos import VocosVocoder
 from acestep.models.v1.windows import in_windows
 
 # The released overlapped decoding: windows of 512 latent frames half over each other, then vocoder windows of 512 mel
@@ -35,7 +34,7 @@ class MusicCodec(nn.Module):
         self,
         autoencoder: MusicAutoencoder,
         log_mel: LogMel,
-        vocoder: Vocoder | VocosVocoder | PhaseVocoder,
+        vocoder: Vocoder | PhaseVocoder,
         *,
         window_frames: int = 4096,
     ) -> None:

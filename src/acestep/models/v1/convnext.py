@@ -1,4 +1,4 @@
-"""The one-dimensional ConvNeXt block (Liu et al. 2022, arXiv:2201.03545) that both vocoders are built of."""
+"""The one-dimensional ConvNeXt block (Liu et al. 2022, arXiv:2201.03545) that the vocoder is built of."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from acestep.models.v1.inverse_stft import inverse_stft
 from acestep.models.v1.log_mel import LogMelConfig, mel_filterbank
-from acestep.models.v1.vocos import inverse_stft
 
 _SMALLEST_MAGNITUDE = 1e-5
 
