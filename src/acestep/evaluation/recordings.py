@@ -25,7 +25,7 @@ from acestep.evaluation.held_out import HeldOutClip
 from acestep.families.base import Conditioning, Family
 
 CLIP_S = 10.0
-MAX_CLIPS = 4
+MAX_CLIPS = 2
 """Passages of one recording: more of the same one say little more, since recordings are what is counted."""
 MAX_HEARD_S = 60.0
 
