@@ -41,7 +41,7 @@ def test_a_lora_is_evaluated_into_a_folder_that_can_be_opened(
     told = outcome.json
     assert told["weight"] == 0.5
     assert [figure["key"] for figure in told["figures"]] == ["held_out_loss", "distance_to_style"]
-    assert [item["measure"] for item in told["left_out"]] == ["Fréchet distance"]
+    assert [item["measure"] for item in told["left_out"]] == ["style classifier", "Fréchet distance"]
     assert {path.name for path in (tmp_path / "report").iterdir()} == {"report.html", "evaluation.json", "songs"}
     assert len(list((tmp_path / "report" / "songs").glob("*.flac"))) == 2
     assert sorted(held_out.rglob("*")) == before
