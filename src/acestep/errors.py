@@ -40,7 +40,3 @@ class ConfigError(AceStepError):
 
 class TrainingError(AceStepError):
     """A run that had to stop, with the place where its last good state lies."""
-
-
-class MissingExtraError(AceStepError):
-    """A feature whose optional dependencies are not installed; the message names the extra."""
