@@ -138,8 +138,7 @@ class GuidedDenoiser:
             return cfg(conditional, null, scale)
         if self.guidance == "cfg_zero_star":
             return cfg_zero_star(conditional, null, scale, step=call)
-        velocity, running = apg(conditional, null, scale, running=self._running)
-        self._running = running if self.momentum else None
+        velocity, self._running = apg(conditional, null, scale, running=self._running, momentum=self.momentum)
         return velocity
 
 

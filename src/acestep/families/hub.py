@@ -29,7 +29,8 @@ _OPTIONAL_FILES = ("umt5-base/special_tokens_map.json", "lyric_tokenizer/vocab.j
 _RELEASED_GB = {V1_HUB_ID: 8.3}
 HUB_ID = re.compile(r"[A-Za-z0-9_-][\w.-]*/[A-Za-z0-9_-][\w.-]*")
 """What the hub takes as a repository's name."""
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
+"""Files that can run code when they are read; never read here."""
 
 
 def find_checkpoint(name_or_path: str | Path) -> Path:
@@ -62,7 +63,7 @@ def _complete(folder: Path) -> Path:
     missing = missing_files(folder)
     if not missing:
         return folder
-    pickles = sorted(path.name for path in folder.glob("*/*") if path.suffix in _PICKLES)
+    pickles = sorted(path.name for path in folder.glob("*/*") if path.suffix in PICKLE_SUFFIXES)
     if pickles:
         raise MissingWeightsError(
             f"{folder} has weights as pickles ({', '.join(pickles)}), which can run code when read and are refused; "

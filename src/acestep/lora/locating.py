@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from acestep.errors import CheckpointError, MissingWeightsError
+from acestep.families.hub import HUB_ID, PICKLE_SUFFIXES
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 CONFIG_FILE = "adapter_config.json"
 
 _PEFT_WEIGHTS_FILE = "adapter_model.safetensors"
-_PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
-_HUB_ID = re.compile(r"[A-Za-z0-9_-][\w.-]*/[A-Za-z0-9_-][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -25,12 +23,12 @@ class AdapterFiles:
 def locate_adapter(path: str | Path) -> AdapterFiles:
     """The files of an adapter; CheckpointError where there are none or only pickles, which can run code when read."""
     place = Path(path).expanduser()
-    if not place.exists() and _HUB_ID.fullmatch(str(path)):
+    if not place.exists() and HUB_ID.fullmatch(str(path)):
         place = _download(str(path))
     if not place.exists():
         raise MissingWeightsError(f"there is no adapter at {path}; give a file, a folder or a hub id (owner/name)")
     weights = _weights_in(place) if place.is_dir() else place
-    if weights.suffix.lower() in _PICKLES:
+    if weights.suffix.lower() in PICKLE_SUFFIXES:
         raise CheckpointError(_pickle_message(weights))
     if weights.suffix.lower() != ".safetensors":
         raise CheckpointError(f"{weights} is no safetensors file; an adapter is a .safetensors file or its folder")
@@ -48,7 +46,7 @@ def _weights_in(folder: Path) -> Path:
     if candidates:
         names = ", ".join(file.name for file in candidates)
         raise CheckpointError(f"{folder} holds several safetensors files ({names}); give the one that is meant")
-    pickles = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in _PICKLES]
+    pickles = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in PICKLE_SUFFIXES]
     if pickles:
         raise CheckpointError(_pickle_message(pickles[0]))
     raise CheckpointError(f"{folder} holds no adapter; expected {WEIGHTS_FILE} in it")
