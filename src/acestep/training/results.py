@@ -23,10 +23,21 @@ class RunInfo:
 
 
 @dataclass(frozen=True)
+class ExampleLoss:
+    """One example of a step: whose window it was, the noise level it was seen at, its loss."""
+
+    track: str
+    sigma: float
+    loss: float
+
+
+@dataclass(frozen=True)
 class StepResult:
     """After an optimizer step. step and epoch count from 1; loss: mean over the step's examples, before the step.
 
-    grad_norm: before clipping; eta_s: None until it can be told.
+    grad_norm: before clipping; seconds: the whole step; waiting_s: of them, for data; memory_bytes: the most that was
+    held since the run began, on the GPU or else by the process; eta_s: None until it can be told; eta_range_s: what it
+    is likely to lie in, by how the steps so far differed.
     """
 
     step: int
@@ -36,9 +47,22 @@ class StepResult:
     loss: float
     learning_rate: float
     grad_norm: float
-    examples: int
+    examples: tuple[ExampleLoss, ...]
+    audio_s: float
     seconds: float
+    waiting_s: float
+    memory_bytes: int
     eta_s: float | None
+    eta_range_s: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class SigmaBin:
+    """Held-out loss at one of the fixed noise levels. standard_error: over tracks; None for a single one."""
+
+    sigma: float
+    val_loss: float
+    standard_error: float | None
 
 
 @dataclass(frozen=True)
@@ -53,6 +77,30 @@ class ValidationResult:
     val_loss: float
     standard_error: float | None
     by_track: Mapping[str, float]
+    by_sigma: tuple[SigmaBin, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A song made at a fixed prompt and seed. path and base_path: with the adapter, and without it."""
+
+    prompt: str
+    lyrics: str
+    seed: int
+    path: Path
+    base_path: Path
+
+
+@dataclass(frozen=True)
+class SamplesResult:
+    """After a round of samples. likeness: mean cosine between the songs of different prompts, minus the same of the
+    base's songs (0: as different as the base's; towards 1: all alike); None for a single song."""
+
+    step: int
+    epoch: int
+    folder: Path
+    samples: tuple[Sample, ...]
+    likeness: float | None
 
 
 @dataclass(frozen=True)
