@@ -30,6 +30,7 @@ class SmallFamily(Family):
     latent_rate = sample_rate / HOP
     sampling = SamplingDefaults()
     noise = TrainingNoise()
+    lyric_modules = ("lyric_embs", "lyric_encoder")
     lora_aliases: Mapping[str, tuple[str, ...]] = {
         "q_proj": ("to_q",),
         "k_proj": ("to_k",),
@@ -59,6 +60,7 @@ class SmallFamily(Family):
             self.network: ACEStepTransformer = ACEStepTransformer(config).eval().requires_grad_(False)
             self.basis = torch.randn(8 * 16, 2)
         self.encoded_s = 0.0
+        self.lyrics_encoded = 0
 
     @property
     def device(self) -> torch.device:
@@ -112,6 +114,10 @@ class SmallFamily(Family):
             )
         return Conditioning.stack(rows)
 
+    def encode_lyrics(self, conditioning: Conditioning) -> Tensor:
+        self.lyrics_encoded += conditioning.batch_size
+        return self.network.encode_lyrics(conditioning.lyric_ids, conditioning.lyric_mask)
+
     def velocity(self, latents: Tensor, sigmas: Tensor, conditioning: Conditioning) -> Tensor:
         encoded = self.network.encode_conditioning(
             conditioning.text_states,
@@ -119,6 +125,7 @@ class SmallFamily(Family):
             conditioning.speaker,
             conditioning.lyric_ids,
             conditioning.lyric_mask,
+            lyric_states=conditioning.lyric_states,
         )
         predicted: Tensor = self.network(latents, 1000 * sigmas, encoded)
         return predicted

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,70 @@ def test_dropping_conditioning_keeps_the_texts_mask_and_not_the_lyrics(family: V
     assert not dropped.lyric_mask[0].any()
     for name, tensor in conditioning.tensors().items():
         assert torch.equal(dropped.tensors()[name][1], tensor[1])
+
+
+SONGS = (("upbeat synth pop with a long list of words", "[verse]\nla"), ("soul", "[verse]\nhello my dear\nla la"))
+
+
+def batch_of(songs: Sequence[Conditioning]) -> tuple[torch.Tensor, torch.Tensor, Conditioning]:
+    """Noisy latents, noise levels and padded conditioning for these songs."""
+    latents = torch.randn(len(songs), 8, 16, 20, generator=torch.Generator().manual_seed(0))
+    return latents, torch.linspace(0.3, 0.7, len(songs)), Conditioning.stack(songs)
+
+
+def test_a_song_learns_the_same_alone_and_in_a_padded_batch(family: V1Family) -> None:
+    songs = [family.encode_prompt([prompt], [lyrics]) for prompt, lyrics in SONGS]
+    songs.append(family.encode_prompt(["drone"], [""]))
+    latents, sigmas, together = batch_of(songs)
+    batched = family.velocity(latents, sigmas, together)
+    for index, song in enumerate(songs):
+        alone = family.velocity(latents[index : index + 1], sigmas[index : index + 1], song)
+        torch.testing.assert_close(batched[index : index + 1], alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dropped", [(False, False), (True, False), (True, True)])
+def test_lyric_states_computed_before_change_no_velocity(family: V1Family, dropped: tuple[bool, bool]) -> None:
+    songs = [family.encode_prompt([prompt], [lyrics]) for prompt, lyrics in SONGS]
+    stored = [replace(song, lyric_states=family.encode_lyrics(song)) for song in songs]
+    no = torch.zeros(2, dtype=torch.bool)
+    velocities = []
+    for items in (songs, stored):
+        latents, sigmas, conditioning = batch_of(items)
+        kept = drop_conditioning(conditioning, text=no, speaker=no, lyrics=torch.tensor(dropped))
+        velocities.append(family.velocity(latents, sigmas, kept))
+    torch.testing.assert_close(velocities[1], velocities[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_songs_stored_lyric_states_give_the_very_bits_of_the_live_ones(family: V1Family) -> None:
+    song = family.encode_prompt(["soul"], ["[verse]\nhello"])
+    stored = replace(song, lyric_states=family.encode_lyrics(song))
+    latents, sigmas, _ = batch_of([song])
+    assert torch.equal(family.velocity(latents, sigmas, stored), family.velocity(latents, sigmas, song))
+
+
+def test_stored_lyric_states_keep_the_lyric_encoder_from_running(family: V1Family) -> None:
+    song = family.encode_prompt(["soul"], ["[verse]\nhello"])
+    stored = replace(song, lyric_states=family.encode_lyrics(song))
+    latents, sigmas, _ = batch_of([song])
+    calls: list[str] = []
+    hooks = [
+        family.network.get_submodule(name).register_forward_hook(lambda *_, name=name: calls.append(name))
+        for name in family.lyric_modules
+    ]
+    family.velocity(latents, sigmas, stored)
+    assert not calls
+    family.velocity(latents, sigmas, song)
+    assert calls == list(family.lyric_modules)
+    for hook in hooks:
+        hook.remove()
+
+
+def test_generation_takes_no_stored_lyric_states(family: V1Family) -> None:
+    song = family.encode_prompt(["soul"], ["[verse]\nhello"])
+    wrong = replace(song, lyric_states=torch.full_like(family.encode_lyrics(song), 7.0))
+    latents = torch.randn(1, 8, 16, 20, generator=torch.Generator().manual_seed(0))
+    velocities = [family.branches(item).conditional(latents, 0.5) for item in (song, wrong)]
+    assert torch.equal(*velocities)
 
 
 def test_unknown_defaults_in_a_checkpoint_are_refused(checkpoint: Path, tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ _HASH_RANGE = 1 << 63
 
 @dataclass(frozen=True)
 class CachedTrack:
-    """A recording as it lies in the cache; `content` is the sha256 of the file it came from."""
+    """A recording as it lies in the cache; `content` is the sha256 of the file it came from, `lyric_states` an entry of
+    what `datasets.lyric_states` computed once."""
 
     name: str
     content: str
@@ -28,6 +29,7 @@ class CachedTrack:
     frames: int
     latents: Path
     conditioning: Path
+    lyric_states: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,12 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """latents: (batch, 8, 16, frames) float32, all windows of one length."""
+    """latents: (batch, 8, 16, frames) float32, all windows of one length; starts: each window's first frame."""
 
     latents: Tensor
     conditioning: Conditioning
     tracks: tuple[str, ...]
+    starts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ class LatentDataset:
         start = int(torch.randint(track.frames - frames + 1, (1,), generator=generator))
         try:
             latents = read_frames(track.latents, "latents", start, frames)
-            conditioning = Conditioning(**load_file(track.conditioning))
+            states = load_file(track.lyric_states) if track.lyric_states is not None else {}
+            conditioning = Conditioning(**load_file(track.conditioning), **states)
         except OSError as error:
             raise DatasetError(f"{track.name} has gone from the cache ({error}); prepare the dataset again") from error
         return Example(latents, conditioning, track.name, start)
@@ -97,6 +101,7 @@ class LatentDataset:
             latents=torch.stack([example.latents for example in examples]),
             conditioning=Conditioning.stack([example.conditioning for example in examples]),
             tracks=tuple(example.track for example in examples),
+            starts=tuple(example.start for example in examples),
         )
 
     def split(self, fraction: float) -> tuple[LatentDataset, LatentDataset | None]:

@@ -48,7 +48,8 @@ class Conditioning:
 
     text_states: (batch, tokens, text width); text_mask: (batch, tokens) of 0 and 1; speaker: (batch, speaker width);
     lyric_ids: (batch, lyric tokens) int64; lyric_mask: (batch, lyric tokens) of 0 and 1; weakened_text_states: as
-    text_states, from the text encoder with weakened queries, only where ERG asks for them.
+    text_states, from the text encoder with weakened queries, only where ERG asks for them; lyric_states: (batch, lyric
+    tokens, lyric width), what `Family.encode_lyrics` makes of the ids, only where training computed it once.
     """
 
     text_states: Tensor
@@ -57,6 +58,7 @@ class Conditioning:
     lyric_ids: Tensor
     lyric_mask: Tensor
     weakened_text_states: Tensor | None = None
+    lyric_states: Tensor | None = None
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Conditioning:
         """On `device`, floating tensors in `dtype`."""
@@ -73,7 +75,7 @@ class Conditioning:
 
     @staticmethod
     def stack(items: Sequence[Conditioning]) -> Conditioning:
-        """One batch from several, padded with masked zeros to the longest; weakened states only where all have them."""
+        """One batch from several, padded with masked zeros to the longest; optional states only where all have them."""
         names = set(items[0].tensors()).intersection(*(item.tensors() for item in items))
         padded = {name: _pad_rows([item.tensors()[name] for item in items]) for name in names}
         return Conditioning(**padded)
@@ -102,6 +104,9 @@ class Family(ABC):
     """The field's names for what LoRA adapts (q_proj, fc1, ...) -> suffixes of this family's module names."""
     network: nn.Module
     """What predicts velocity, and what adapters attach to."""
+    lyric_modules: tuple[str, ...] = ()
+    """Names of the network's modules that make lyric states of lyric ids, with all that is below them. Where nothing of
+    them is trained, training runs `encode_lyrics` once a song; () says that this family has no such states."""
 
     @property
     @abstractmethod
@@ -141,6 +146,10 @@ class Family(ABC):
     ) -> Conditioning:
         """Prompts and lyrics, one of each a song; InputError names the limit where one is too long."""
 
+    def encode_lyrics(self, conditioning: Conditioning) -> Tensor:
+        """What `Conditioning.lyric_states` holds, from its ids and mask; only families with `lyric_modules` have it."""
+        raise NotImplementedError(f"{self.name} has no lyric states of their own")
+
     @abstractmethod
     def velocity(self, latents: Tensor, sigmas: Tensor, conditioning: Conditioning) -> Tensor:
         """For training: differentiable through the whole network. sigmas: (batch,) in [0, 1] -> as latents."""
@@ -164,7 +173,7 @@ class Family(ABC):
 def drop_conditioning(conditioning: Conditioning, *, text: Tensor, speaker: Tensor, lyrics: Tensor) -> Conditioning:
     """Null parts of the conditioning where the (batch,) booleans say so, as v1 was trained.
 
-    Dropped text keeps its mask; dropped lyrics lose theirs.
+    Dropped text keeps its mask; dropped lyrics lose theirs, so whatever lyric states they have count for nothing.
     """
     keep_text, keep_speaker, keep_lyrics = ~text, ~speaker, ~lyrics
     return replace(

@@ -23,7 +23,7 @@ from acestep.diffusion.guidance import Branches
 from acestep.errors import CheckpointError, InputError, MissingWeightsError
 from acestep.families.base import Conditioning, EncoderFingerprints, ErgName, Family, SamplingDefaults, TrainingNoise
 from acestep.families.checkpoint import fingerprint, load_weights, read_config, read_shapes
-from acestep.models.v1 import ACEStepTransformer, TransformerConfig, unread_names
+from acestep.models.v1 import ACEStepTransformer, EncodedConditioning, TransformerConfig, unread_names
 from acestep.models.v1.autoencoder import AutoencoderConfig, MusicAutoencoder
 from acestep.models.v1.codec import MusicCodec
 from acestep.models.v1.log_mel import MEL_PREFIX, LogMel, LogMelConfig
@@ -45,6 +45,7 @@ class V1Family(Family):
     sample_rate = 44100
     latent_rate = sample_rate / SAMPLES_PER_FRAME
     noise = TrainingNoise()
+    lyric_modules = ("lyric_embs", "lyric_encoder")
     lora_aliases: Mapping[str, tuple[str, ...]] = {
         "q_proj": ("to_q",),
         "k_proj": ("to_k",),
@@ -160,16 +161,28 @@ class V1Family(Family):
             weakened_text_states=None if weakened is None else weakened.to(self.device),
         )
 
+    @torch.no_grad()
+    def encode_lyrics(self, conditioning: Conditioning) -> Tensor:
+        return self.network.encode_lyrics(conditioning.lyric_ids, conditioning.lyric_mask)
+
     def velocity(self, latents: Tensor, sigmas: Tensor, conditioning: Conditioning) -> Tensor:
+        predicted: Tensor = self.network(latents, 1000 * sigmas, self._encode(conditioning))
+        return predicted
+
+    def _encode(self, conditioning: Conditioning) -> EncodedConditioning:
+        """For training: every example as it would be alone, whatever padding its batch gave it."""
         encoded = self.network.encode_conditioning(
             conditioning.text_states,
             conditioning.text_mask,
             conditioning.speaker,
             conditioning.lyric_ids,
             conditioning.lyric_mask,
+            lyric_states=conditioning.lyric_states,
         )
-        predicted: Tensor = self.network(latents, 1000 * sigmas, encoded)
-        return predicted
+        if conditioning.batch_size == 1:
+            return encoded  # never padded
+        text, lyrics = _up_to_last(conditioning.text_mask), _up_to_last(conditioning.lyric_mask)
+        return encoded.packed(torch.cat([torch.ones_like(text[:, :1]), text, lyrics], dim=1))
 
     def branches(
         self,
@@ -305,6 +318,11 @@ def _null(conditioning: Conditioning, erg: Sequence[ErgName]) -> Conditioning:
         speaker=torch.zeros_like(conditioning.speaker),
     )
     return empty if "lyric" in erg else _without_lyrics(empty)
+
+
+def _up_to_last(mask: Tensor) -> Tensor:
+    """True up to the last token that counts: padding is behind it, and a masked token before it keeps its place."""
+    return mask.bool().flip(1).cumsum(dim=1).flip(1) > 0
 
 
 def _without_lyrics(conditioning: Conditioning) -> Conditioning:

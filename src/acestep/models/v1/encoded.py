@@ -23,6 +23,16 @@ class EncodedConditioning:
         """The same on another device or in another precision; the mask stays bool."""
         return EncodedConditioning(self.states.to(device=device, dtype=dtype), self.mask.to(device=device))
 
+    def packed(self, kept: Tensor) -> EncodedConditioning:
+        """Tokens that `kept` (batch, tokens) bool names first, in their order, the rest cut off or masked.
+
+        Padding between text and lyrics moves the lyrics' rotary positions; packed, an item of a batch has the positions
+        that it has alone.
+        """
+        order = (~kept).int().argsort(dim=1, stable=True)[:, : int(kept.sum(dim=1).max())]
+        states = self.states.gather(1, order.unsqueeze(-1).expand(-1, -1, self.states.shape[-1]))
+        return EncodedConditioning(states, (self.mask & kept).gather(1, order))
+
     @staticmethod
     def cat(parts: Sequence[EncodedConditioning]) -> EncodedConditioning:
         """Join along the batch; shorter sequences are padded with masked zeros, which changes no output."""

@@ -72,6 +72,16 @@ class ACEStepTransformer(nn.Module):
         """Precision of the weights; inputs are cast to it, and the velocity is cast back."""
         return self.final_layer.scale_shift_table.dtype
 
+    def encode_lyrics(
+        self, lyric_ids: Tensor, lyric_mask: Tensor, *, query_scale: Mapping[int, QueryFactor] | None = None
+    ) -> Tensor:
+        """Lyric states (batch, lyrics, lyric_encoder_output_size); arguments as for `encode_conditioning`.
+
+        Tokens that count have the states that they would have without the padding behind them.
+        """
+        states: Tensor = self.lyric_encoder(self.lyric_embs(lyric_ids), lyric_mask, query_scale=query_scale)
+        return states
+
     def encode_conditioning(
         self,
         text_states: Tensor,
@@ -80,6 +90,7 @@ class ACEStepTransformer(nn.Module):
         lyric_ids: Tensor,
         lyric_mask: Tensor,
         *,
+        lyric_states: Tensor | None = None,
         lyric_query_scale: Mapping[int, QueryFactor] | None = None,
     ) -> EncodedConditioning:
         """One sequence of 1 + text + lyric tokens; the speaker's token comes first and always counts, zero or not.
@@ -87,12 +98,15 @@ class ACEStepTransformer(nn.Module):
         text_states: (batch, text, text_embedding_dim); text_mask: (batch, text); speaker: (batch,
         speaker_embedding_dim); lyric_ids: (batch, lyrics) int64; lyric_mask: (batch, lyrics). Masks are nonzero where a
         token counts.
+        lyric_states: what `encode_lyrics` gave for these ids before, so that the lyric encoder need not run; padded
+        with any finite numbers.
         lyric_query_scale: factors on the queries of the lyric layers named (ERG weakens layers 4 and 5 to 0.01).
         """
-        lyrics = self.lyric_encoder(self.lyric_embs(lyric_ids), lyric_mask, query_scale=lyric_query_scale)
+        if lyric_states is None:
+            lyric_states = self.encode_lyrics(lyric_ids, lyric_mask, query_scale=lyric_query_scale)
         speaker_token = self.speaker_embedder(speaker.to(self.dtype)).unsqueeze(1)
         text = self.genre_embedder(text_states.to(self.dtype))
-        states = torch.cat([speaker_token, text, self.lyric_proj(lyrics)], dim=1)
+        states = torch.cat([speaker_token, text, self.lyric_proj(lyric_states.to(self.dtype))], dim=1)
         speaker_mask = torch.ones_like(text_mask[:, :1], dtype=torch.bool)
         return EncodedConditioning(states, torch.cat([speaker_mask, text_mask.bool(), lyric_mask.bool()], dim=1))
 
