@@ -18,6 +18,8 @@ PIECE_S = 60.0
 CONTEXT_S = 0.5
 """Heard on each side of a piece and thrown away: the library sees 0.12 s at once."""
 FADE_S = 0.05
+MAX_LAG_S = 0.005
+"""How far a piece may be moved to meet the one before it in phase: half a period at 100 Hz."""
 MAX_SEMITONES = 24.0
 TEMPO_RANGE = (0.25, 4.0)
 _TONALITY_LIMIT_HZ = 8000.0
@@ -49,7 +51,8 @@ def stretch(
         # A piece begins half a fade before its first sample and ends half a fade after its last.
         begin = round(first / tempo) - (fade // 2 if tail.shape[1] else 0)
         finish = round(end / tempo) if last else round(end / tempo) + fade - fade // 2
-        piece = _from_to(stretched, begin - origin, finish - origin)
+        lag = _best_lag(tail, stretched, begin - origin, round(MAX_LAG_S * sample_rate)) if tail.shape[1] else 0
+        piece = _from_to(stretched, begin - origin + lag, finish - origin + lag)
         if tail.shape[1]:
             piece[:, : tail.shape[1]] = _cross_fade(tail, piece[:, : tail.shape[1]])
         kept = piece.shape[1] - (0 if last else fade)
@@ -96,6 +99,15 @@ def _from_to(audio: Audio, begin: int, end: int) -> Audio:
     found = audio[:, max(begin, 0) : end]
     piece[:, : found.shape[1]] = found
     return piece
+
+
+def _best_lag(tail: Audio, stretched: Audio, begin: int, reach: int) -> int:
+    """By how many samples the passage at `begin` has to be read later to be most like `tail`."""
+    size = tail.shape[1]
+    passage = _from_to(stretched, begin - reach, begin + size + reach).sum(axis=0, dtype=np.float64)
+    likeness = np.correlate(passage, tail.sum(axis=0, dtype=np.float64), mode="valid")
+    energy = np.concatenate([[0.0], np.cumsum(np.square(passage))])
+    return int((likeness / np.sqrt(energy[size:] - energy[:-size] + 1e-9)).argmax()) - reach
 
 
 def _cross_fade(old: Audio, new: Audio) -> Audio:
