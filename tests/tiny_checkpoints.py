@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from acestep.models.v1.alignment_heads import AlignmentHeads
 from acestep.models.v1.autoencoder import AutoencoderConfig, MusicAutoencoder
 from acestep.models.v1.codec import MusicCodec
 from acestep.models.v1.config import TransformerConfig
@@ -25,14 +26,19 @@ def assert_close(actual: Tensor, expected: Tensor, tolerance: float = MODULES) -
     assert difference <= tolerance, f"relative difference {difference:.2e}, allowed {tolerance:.0e}"
 
 
-def load_transformer(folder: str = TRANSFORMER, *, ssl_heads: bool = False) -> ACEStepTransformer:
+def load_transformer(folder: str = TRANSFORMER) -> ACEStepTransformer:
     weights = load_golden(f"{folder}/diffusion_pytorch_model.safetensors")
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    model = ACEStepTransformer(
-        TransformerConfig.from_dict(load_json(f"{folder}/config.json"), shapes), ssl_heads=ssl_heads
-    )
+    model = ACEStepTransformer(TransformerConfig.from_dict(load_json(f"{folder}/config.json"), shapes))
     model.load_state_dict({name: weights[name] for name in model.state_dict()})
     return model.eval()
+
+
+def load_alignment_heads() -> AlignmentHeads:
+    weights = load_golden(f"{TRANSFORMER}/diffusion_pytorch_model.safetensors")
+    heads = AlignmentHeads(load_transformer().config)
+    heads.load_state_dict({name: weights[name] for name in heads.state_dict()})
+    return heads
 
 
 def encode(model: ACEStepTransformer, golden: dict[str, Tensor], **options):  # type: ignore[no-untyped-def]

@@ -6,13 +6,14 @@ import json
 import pytest
 import torch
 
+from acestep.diffusion.alignment import alignment_losses, mean_alignment_losses
 from acestep.errors import CheckpointError
+from acestep.models.v1.alignment_heads import AlignmentHeads
 from acestep.models.v1.config import TransformerConfig
 from acestep.models.v1.encoded import CrossAttentionCache, EncodedConditioning
-from acestep.models.v1.ssl import ssl_alignment_loss
 from acestep.models.v1.transformer import ACEStepTransformer, PatchConv, timestep_features, unread_names
 from reference_data import load_golden, load_json
-from tiny_checkpoints import GRADIENTS, assert_close, encode, load_transformer
+from tiny_checkpoints import GRADIENTS, assert_close, encode, load_alignment_heads, load_transformer
 
 FORWARDS = ["forward_full_mask", "forward_padded_mask"]
 
@@ -138,34 +139,41 @@ def test_what_the_reference_never_gave_a_gradient_is_what_we_leave_out():
     assert without_gradient == unread_names(config)
 
 
-def test_the_ssl_heads_give_the_released_losses_and_gradients():
-    model, golden = load_transformer(ssl_heads=True), load_golden("tiny/goldens/ssl.safetensors")
-    velocity, predictions = model.forward_with_ssl(
-        golden["in.hidden_states"], golden["in.timestep"], encode(model, golden), frame_mask=golden["in.attention_mask"]
+def test_the_alignment_heads_give_the_released_losses_and_gradients():
+    model, heads, golden = load_transformer(), load_alignment_heads(), load_golden("tiny/goldens/ssl.safetensors")
+    velocity, states = model.forward_with_states(
+        golden["in.hidden_states"],
+        golden["in.timestep"],
+        encode(model, golden),
+        depths=heads.depths,
+        frame_mask=golden["in.attention_mask"],
     )
     assert_close(velocity, golden["out.sample"])
-    losses = []
-    for name, prediction in zip(model.config.ssl_names, predictions, strict=True):
-        losses.append(ssl_alignment_loss(prediction, [golden[f"in.ssl.{name}.{item}"] for item in range(2)]))
-        assert_close(losses[-1], golden[f"out.proj_loss.{name}"])
-    mean = torch.stack(losses).mean()
+    predictions = heads(states)
+    targets = [[golden[f"in.ssl.{name}.{item}"] for item in range(2)] for name in model.config.ssl_names]
+    for name, prediction, target in zip(model.config.ssl_names, predictions, targets, strict=True):
+        assert_close(alignment_losses(prediction, target).mean(), golden[f"out.proj_loss.{name}"])
+    mean = mean_alignment_losses(predictions, targets).mean()
     mean.backward()
     assert_close(mean, golden["out.proj_loss_mean"])
+    parameters = {**dict(model.named_parameters()), **dict(heads.named_parameters())}
     for name in (name for name in golden if name.startswith("grad.")):
-        assert_close(model.get_parameter(name.removeprefix("grad.")).grad, golden[name], GRADIENTS)
+        assert_close(parameters[name.removeprefix("grad.")].grad, golden[name], GRADIENTS)
 
 
-@pytest.mark.parametrize("ssl_heads", [False, True])
-def test_the_full_size_model_owns_every_released_tensor_but_the_unread(ssl_heads):
+def test_the_full_size_model_and_its_heads_own_every_released_tensor_but_the_unread():
     config = TransformerConfig.from_dict(load_json("manifests/configs/ace_step_transformer/config.json"))
     with torch.device("meta"):
-        model = ACEStepTransformer(config, ssl_heads=ssl_heads)
-    owned = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+        model, heads = ACEStepTransformer(config), AlignmentHeads(config)
+    owned, apart = (
+        {name: list(tensor.shape) for name, tensor in module.state_dict().items()} for module in (model, heads)
+    )
     manifest = load_json("manifests/ace_step_transformer.json")["tensors"]
-    unread = unread_names(config, ssl_heads=ssl_heads)
+    unread = unread_names(config)
     assert not unread & owned.keys()
     assert unread | owned.keys() == manifest.keys()
-    assert owned == {name: manifest[name]["shape"] for name in owned}
+    assert apart.keys() < unread
+    assert {**owned, **apart} == {name: manifest[name]["shape"] for name in {**owned, **apart}}
 
 
 def test_batching_two_prompts_of_different_length_changes_neither():

@@ -1,5 +1,6 @@
 """The networks of ACE-Step v1: transformer, lyric encoder, music autoencoder, log-mel and vocoders."""
 
+from acestep.models.v1.alignment_heads import AlignmentHeads
 from acestep.models.v1.autoencoder import AutoencoderConfig, MusicAutoencoder
 from acestep.models.v1.codec import MusicCodec
 from acestep.models.v1.config import TransformerConfig
@@ -12,6 +13,7 @@ from acestep.models.v1.vocoder import Vocoder, VocoderConfig
 __all__ = [
     "MEL_PREFIX",
     "ACEStepTransformer",
+    "AlignmentHeads",
     "AutoencoderConfig",
     "CrossAttentionCache",
     "EncodedConditioning",

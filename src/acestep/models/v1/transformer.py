@@ -8,13 +8,14 @@ the released checkpoint. Parameters that it stores and never reads are left out;
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from acestep.models.v1.alignment_heads import alignment_names
 from acestep.models.v1.attention import CrossAttention, LinearSelfAttention, QueryFactor
 from acestep.models.v1.config import TransformerConfig
 from acestep.models.v1.convolution import DepthwiseConv1d, PointwiseConv1d
@@ -29,11 +30,10 @@ _NORM_EPS = 1e-6
 class ACEStepTransformer(nn.Module):
     """Velocity of the latents under a prompt.
 
-    ssl_heads: also build the projectors of the semantic side loss, which only training with SSL targets reads.
     `gradient_checkpointing = True` keeps one tensor a block for the backward pass and computes the rest again.
     """
 
-    def __init__(self, config: TransformerConfig, *, ssl_heads: bool = False) -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
         self._gradient_checkpointing = False
@@ -55,8 +55,6 @@ class ACEStepTransformer(nn.Module):
         self.lyric_proj = nn.Linear(config.lyric_encoder_output_size, width)
         self.transformer_blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.num_layers))
         self.final_layer = FinalLayer(config)
-        if ssl_heads:
-            self.projectors = nn.ModuleList(_ssl_projector(width, dim) for dim in config.ssl_latent_dims)
 
     @property
     def gradient_checkpointing(self) -> bool:
@@ -137,19 +135,18 @@ class ACEStepTransformer(nn.Module):
         velocity, _ = self._run(latents, timesteps, conditioning, frame_mask, query_scale, tapped=())
         return velocity
 
-    def forward_with_ssl(
+    def forward_with_states(
         self,
         latents: Tensor,
         timesteps: Tensor,
         conditioning: EncodedConditioning | CrossAttentionCache,
         *,
+        depths: Sequence[int],
         frame_mask: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Velocity, and one prediction (batch, frames, ssl_latent_dim) an SSL head, for `ssl.ssl_alignment_loss`."""
-        depths = self.config.ssl_encoder_depths
+        """Velocity, and the residual stream (batch, frames, width) after each block in `depths`, counted from 0."""
         velocity, states = self._run(latents, timesteps, conditioning, frame_mask, None, tapped=depths)
-        predictions = (head(states[depth]) for head, depth in zip(self.projectors, depths, strict=True))
-        return velocity, tuple(predictions)
+        return velocity, tuple(states[depth] for depth in depths)
 
     def _run(
         self,
@@ -159,7 +156,7 @@ class ACEStepTransformer(nn.Module):
         frame_mask: Tensor | None,
         query_scale: Mapping[int, QueryFactor] | None,
         *,
-        tapped: tuple[int, ...],
+        tapped: Sequence[int],
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """The whole pass; also the residual stream after the blocks in `tapped`."""
         x = self.proj_in(latents.to(self.dtype))
@@ -339,30 +336,16 @@ def timestep_features(timesteps: Tensor) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
-def unread_names(config: TransformerConfig, *, ssl_heads: bool = False) -> frozenset[str]:
+def unread_names(config: TransformerConfig) -> frozenset[str]:
     """Tensors that a released checkpoint stores and this model does not own, because its forward never reads them.
 
-    They are the joint-attention projections of every block (630 million of the 3.3 billion numbers) and, unless
-    ssl_heads are built, the projectors of the SSL side loss.
+    They are the joint-attention projections of every block (630 million of the 3.3 billion numbers) and the projectors
+    of the alignment losses (`alignment_heads.AlignmentHeads`).
     """
-    names = {
+    joint = {
         f"transformer_blocks.{block}.cross_attn.{module}.{kind}"
         for block in range(config.num_layers)
         for module in ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
         for kind in ("weight", "bias")
     }
-    if not ssl_heads:
-        names |= {
-            f"projectors.{head}.{layer}.{kind}"
-            for head in range(len(config.ssl_latent_dims))
-            for layer in (0, 2, 4)
-            for kind in ("weight", "bias")
-        }
-    return frozenset(names)
-
-
-def _ssl_projector(width: int, dim: int) -> nn.Sequential:
-    hidden = 2 * width
-    return nn.Sequential(
-        nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, dim)
-    )
+    return frozenset(joint | set(alignment_names(config)))
