@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from acestep.diffusion.guidance import Branches, GuidanceName
+from acestep.models.quantization import Quantization, QuantizationReport, quantize_network
 
 SchedulerName = Literal["euler", "heun", "pingpong"]
 ErgName = Literal["tag", "lyric", "diffusion"]
@@ -122,7 +123,15 @@ class Family(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """sha256 over the network's base weights as loaded; every adapter records it."""
+        """sha256 over the network's base weights as loaded, before any quantisation; every adapter records it."""
+
+    def quantize(self, kind: Quantization, *, device: torch.device | str | None = None) -> QuantizationReport:
+        """Keep the weights of the network's blocks in int8 or nf4 from now on (models/quantization.py).
+
+        Families remember their fingerprint, so adapters go on naming the base by its own weights.
+        """
+        self.fingerprint()
+        return quantize_network(self.network, kind, device=device)
 
     @abstractmethod
     def encoder_fingerprints(self) -> EncoderFingerprints:

@@ -23,6 +23,7 @@ from acestep.diffusion.guidance import Branches
 from acestep.errors import CheckpointError, InputError, MissingWeightsError
 from acestep.families.base import Conditioning, EncoderFingerprints, ErgName, Family, SamplingDefaults, TrainingNoise
 from acestep.families.checkpoint import fingerprint, load_weights, read_config, read_shapes
+from acestep.models.quantization import Quantization
 from acestep.models.v1 import ACEStepTransformer, EncodedConditioning, TransformerConfig, unread_names
 from acestep.models.v1.autoencoder import AutoencoderConfig, MusicAutoencoder
 from acestep.models.v1.codec import MusicCodec
@@ -79,12 +80,18 @@ class V1Family(Family):
 
     @classmethod
     def load(
-        cls, folder: Path, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+        cls,
+        folder: Path,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        quantization: Quantization | None = None,
     ) -> V1Family:
         """Read a checkpoint folder of the released layout; weights the forward pass never reads stay on disk.
 
         `dtype` is that of the transformer and the text encoder. The codec stays in float32: it is 8 % of the weights
-        and its log-mel loses audible detail in 16 bits.
+        and its log-mel loses audible detail in 16 bits. quantization: of the transformer's blocks, one weight at a time
+        on its way to the device, which never holds more than one of them whole.
         """
         settings = read_config(folder / "family.json") if (folder / "family.json").is_file() else {}
         family = cls(
@@ -95,6 +102,8 @@ class V1Family(Family):
             name=settings.get("name", "v1"),
             sampling=_sampling(settings.get("sampling", {}), folder),
         )
+        if quantization is not None:
+            family.quantize(quantization, device=device)
         return family.to(device)
 
     @cached_property
