@@ -31,3 +31,8 @@ def test_linear_falls_in_equal_steps():
 
 def test_a_warmup_longer_than_the_run_is_still_a_warmup():
     assert factors("cosine", 2, 10) == pytest.approx([1 / 11, 2 / 11])
+
+
+def test_after_the_last_step_the_rate_stays_zero():
+    for scheduler in ("cosine", "linear"):
+        assert learning_rate_factor(15, total_steps=10, warmup_steps=2, scheduler=scheduler) == pytest.approx(0)
