@@ -103,6 +103,34 @@ def test_peft_reading_the_folder_computes_what_we_compute(tmp_path: Path):
     torch.testing.assert_close(ours(x), theirs(x))
 
 
+def dora_adapter() -> Adapter:
+    factors = {
+        module: replace(found, magnitude=torch.rand(found.b.shape[0]) + 0.5)
+        for module, found in small_adapter().factors.items()
+    }
+    return Adapter(factors, METADATA)
+
+
+def test_peft_reading_a_dora_folder_computes_what_we_compute(tmp_path: Path):
+    torch.manual_seed(0)
+    ours, theirs = Small(), Small()
+    theirs.load_state_dict(ours.state_dict())
+    folder = write_adapter(tmp_path / "mine", dora_adapter())
+    attach(ours, read_adapter(folder, module_shapes(ours)), name="mine")
+    inject_adapter_in_model(LoraConfig.from_pretrained(str(folder)), theirs)
+    loaded = set_peft_model_state_dict(theirs, load_file(folder / WEIGHTS_FILE))
+    assert not loaded.unexpected_keys
+    x = torch.randn(2, 7, 6)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_a_folder_is_dora_as_a_whole_or_not_at_all(tmp_path: Path):
+    mixed = Adapter({**small_adapter().factors, "to_q": dora_adapter().factors["to_q"]})
+    with pytest.raises(AdapterError, match=r"ff\.0 are not"):
+        write_adapter(tmp_path / "mine", mixed)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_model_card_has_front_matter_that_the_hub_reads(tmp_path: Path):
     folder = write_adapter(tmp_path / "mine", small_adapter(), prompts=["a sitar raga"])
     _, front, body = (folder / "README.md").read_text().split("---\n", 2)
@@ -208,9 +236,9 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path):
 
 
 def test_other_kinds_of_adapter_are_named_and_not_half_read(tmp_path: Path):
-    tensors = as_official(small_adapter()) | {"to_q.lora_magnitude_vector.weight": torch.ones(4)}
+    tensors = as_official(small_adapter()) | {"to_q.lokr_w1": torch.ones(4)}
     save_file(tensors, tmp_path / "x.safetensors")
-    with pytest.raises(AdapterError, match="DoRA"):
+    with pytest.raises(AdapterError, match="LoKr"):
         read_adapter(tmp_path / "x.safetensors")
 
 

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -200,3 +202,65 @@ def test_dropout_acts_on_the_adapter_alone_and_only_while_asked(network: ACEStep
     assert not torch.equal(forward(network, golden), forward(network, golden))
     trained.drop_out(False)
     assert torch.equal(forward(network, golden), forward(network, golden))
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_a_modules_own_rank_keeps_the_ratio_of_alpha_unless_it_has_its_own(network: ACEStepTransformer, rslora: bool):
+    first, second, third = modules = find_targets(module_shapes(network), ("to_q",))[:3]
+    trained = attach_trainable(
+        network,
+        (first, second, third),
+        rank=4,
+        alpha=8,
+        rslora=rslora,
+        ranks={second: 16, third: 16},
+        alphas={third: 4},
+    )
+    shapes = {name: tuple(parameter.shape) for name, parameter in trained.parameters().items()}
+    width = module_shapes(network)[first][1]
+    assert shapes[f"{first}.lora_A.weight"] == (4, width)
+    assert shapes[f"{second}.lora_A.weight"] == (16, width)
+    scales = [trained.scale(module) for module in (first, second, third)]
+    assert scales == ([4.0, 8.0, 1.0] if rslora else [2.0, 2.0, 0.25])
+    assert trained.trained_with.ranks == {second: 16, third: 16}
+    assert trained.trained_with.alphas == {second: 32.0, third: 4.0}
+
+
+def test_ranks_and_modules_that_the_network_has_not_got_are_refused(network: ACEStepTransformer):
+    names = set(dict(network.named_modules()))
+    for bad in ({"modules": ["nothing"]}, {"ranks": {"nothing": 3}}, {"ranks": {"speaker_embedder": 0}}):
+        with pytest.raises(AdapterError):
+            attach_trainable(network, **{"modules": ["speaker_embedder"], "rank": 2, "alpha": 2, **bad})
+    assert set(dict(network.named_modules())) == names
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_dora_of_several_ranks_survives_its_folder(network, golden, tmp_path: Path, dtype: torch.dtype):
+    modules = find_targets(module_shapes(network), ("to_q", "to_v", *FEED_FORWARD))
+    ranks = {name: 5 for name in modules if name.endswith("to_v")}
+    trained = attach_trainable(network, modules, rank=2, alpha=4, dora=True, rslora=True, ranks=ranks)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in trained.parameters().values():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    in_training, folder = forward(network, golden), write_adapter(tmp_path / "a", trained.adapter())
+    trained.detach()
+    adapter = read_adapter(folder, module_shapes(network))
+    assert adapter.metadata.trained == trained.trained_with
+    network.to(dtype)
+    base = forward(network, golden).float()
+    attach(network, adapter, name="a")
+    generated = forward(network, golden).float()
+    if dtype == torch.float32:
+        assert_close(generated, in_training)
+    else:
+        assert (generated - in_training).norm() < 0.1 * (base - in_training).norm()
+
+
+def test_training_a_dora_moves_magnitudes_too(network: ACEStepTransformer, golden: dict[str, Tensor]):
+    trained = attach_trainable(network, find_targets(module_shapes(network), ("to_q",)), rank=2, alpha=4, dora=True)
+    inputs = golden["in.hidden_states"], golden["in.timestep"], encode(network, golden)
+    network(*inputs).square().mean().backward()
+    magnitudes = [p for name, p in trained.parameters().items() if name.endswith("magnitude_vector")]
+    assert len(magnitudes) == len(trained.modules)
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in magnitudes[:2])

@@ -11,7 +11,7 @@ from acestep.lora.attach import (
     set_weights,
 )
 from acestep.lora.metadata import AdapterMetadata, Parent, TrainedWith
-from acestep.lora.targets import find_targets, target_names
+from acestep.lora.targets import find_ranks, find_targets, target_names
 
 __all__ = [
     "Adapter",
@@ -25,6 +25,7 @@ __all__ = [
     "attach_trainable",
     "attached_names",
     "detach",
+    "find_ranks",
     "find_targets",
     "module_shapes",
     "read_adapter",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,13 @@ logger = logging.getLogger(__name__)
 class Factors:
     """One module's change, `B @ A`, with the scale in B.
 
-    a: (rank, in, *kernel); b: (out, rank, *ones), with the trailing axes that convolutions have.
+    a: (rank, in, *kernel); b: (out, rank, *ones), with the trailing axes that convolutions have. magnitude: (out,) for
+    DoRA, which then makes of a weight W: magnitude (W + B A) / ||W + B A||, the norm over each output's row.
     """
 
     a: Tensor
     b: Tensor
+    magnitude: Tensor | None = None
 
     @property
     def rank(self) -> int:
@@ -51,6 +53,8 @@ class Factors:
             return False
         ones = (1,) * (len(weight) - 2)
         shaped = tuple(self.a.shape) == (self.rank, *weight[1:])
+        if self.magnitude is not None and tuple(self.magnitude.shape) != (weight[0],):
+            return False
         return shaped and tuple(self.b.shape) == (weight[0], self.rank, *ones)
 
     def padded(self, rank: int) -> Factors:
@@ -58,11 +62,19 @@ class Factors:
         more = rank - self.rank
         rows = (0, 0) * (self.a.dim() - 1) + (0, more)
         columns = (0, 0) * (self.b.dim() - 2) + (0, more)
-        return Factors(pad(self.a, rows), pad(self.b, columns))
+        return Factors(pad(self.a, rows), pad(self.b, columns), self.magnitude)
 
-    def delta(self) -> Tensor:
-        """What is added to the weight, in the weight's shape."""
-        return (self.b.flatten(1) @ self.a.flatten(1)).view(self.delta_shape())
+    def delta(self, weight: Tensor | None = None) -> Tensor:
+        """What is added to the weight, in the weight's shape; for DoRA that depends on the weight."""
+        product: Tensor = (self.b.flatten(1) @ self.a.flatten(1)).view(self.delta_shape())
+        if self.magnitude is None:
+            return product
+        if weight is None:
+            raise AdapterError("what a DoRA changes depends on the base's weights; give the base to work it out")
+        changed = weight.to(product) + product
+        gains = self.magnitude / changed.flatten(1).norm(dim=1)
+        delta: Tensor = changed * gains.view(-1, *(1 for _ in changed.shape[1:])) - weight
+        return delta
 
     def delta_shape(self) -> tuple[int, ...]:
         return (*self.b.shape[:1], *self.a.shape[1:])
@@ -91,6 +103,10 @@ class Adapter:
         """The largest of its modules' ranks."""
         return max(factors.rank for factors in self.factors.values())
 
+    @property
+    def is_dora(self) -> bool:
+        return any(factors.magnitude is not None for factors in self.factors.values())
+
 
 def read_adapter(
     path: str | Path, module_shapes: Mapping[str, Sequence[int]] | None = None, *, raw_scale: bool = False
@@ -118,7 +134,8 @@ def read_adapter(
         if "A" not in parts or "B" not in parts:
             unmatched += [f"{module}.{role}" for role in parts]
             continue
-        found = Factors(parts["A"].float(), parts["B"].float())
+        magnitude = parts["magnitude"].float().flatten() if "magnitude" in parts else None
+        found = Factors(parts["A"].float(), parts["B"].float(), magnitude)
         if not found.fits(found.delta_shape() if module_shapes is None else module_shapes[module]):
             misshapen.append(f"{module}: A {tuple(found.a.shape)}, B {tuple(found.b.shape)}")
             continue
@@ -129,7 +146,7 @@ def read_adapter(
         elif settings is not None:
             scale = settings.scale(module, found.rank)
             used.add(source)
-        factors[module] = found if raw_scale or scale == 1.0 else Factors(found.a, found.b * scale)
+        factors[module] = found if raw_scale or scale == 1.0 else replace(found, b=found.b * scale)
     report = ReadingReport(tuple(factors), tuple(unmatched), tuple(misshapen), ", ".join(sorted(used)) or "none")
     _check(path, report, raw_scale=raw_scale)
     return Adapter(factors, metadata_from_header(header), report)
@@ -150,14 +167,24 @@ def write_adapter(
     folder = Path(folder)
     if not adapter.factors:
         raise AdapterError(f"the adapter for {folder} has no factors, so there is nothing to write")
+    if adapter.is_dora and (plain := [name for name, own in adapter.factors.items() if own.magnitude is None]):
+        raise AdapterError(
+            f"some modules are DoRA and {_some(plain)} are not, which no program reads; write two adapters"
+        )
     if folder.exists() and not _may_replace(folder):
         raise AdapterError(f"{folder} holds something that is no adapter; give another name, or move it away")
     rank = adapter.rank
     tensors: dict[str, Tensor] = {}
     for module, factors in adapter.factors.items():
         padded = factors.padded(rank)
-        tensors[f"{module}.lora_A.weight"] = padded.a.detach().to("cpu", dtype).contiguous()
-        tensors[f"{module}.lora_B.weight"] = padded.b.detach().to("cpu", dtype).contiguous()
+        parts = {"lora_A.weight": padded.a, "lora_B.weight": padded.b}
+        if factors.magnitude is not None:
+            # PEFT keeps a convolution's magnitudes along its channels.
+            parts["lora_magnitude_vector"] = factors.magnitude.view(
+                -1 if padded.a.dim() == 2 else (1, -1, *padded.b.shape[2:])
+            )
+        for part, tensor in parts.items():
+            tensors[f"{module}.{part}"] = tensor.detach().to("cpu", dtype).contiguous()
     config = peft_config(adapter)
     header = {
         "format": "pt",
@@ -185,7 +212,7 @@ def peft_config(adapter: Adapter) -> dict[str, Any]:
         "rank_pattern": {},
         "alpha_pattern": {},
         "use_rslora": False,
-        "use_dora": False,
+        "use_dora": adapter.is_dora,
         "bias": "none",
         "fan_in_fan_out": False,
         "init_lora_weights": True,

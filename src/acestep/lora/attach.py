@@ -1,35 +1,41 @@
 """Adapters on a network: for generation, several at once and off again; for training, one with its parameters.
 
-PEFT's layers do the work, unmerged, so the base keeps its bits. What PEFT leaves on the network besides them (a config,
-frozen parameters) is taken away again, and detaching puts the very modules back that were there.
+The base layers stay inside ours (layers.py), so the base keeps its bits, and detaching puts the very modules back that
+were there. Putting a rank-32 adapter on v1 takes a fraction of a second, on nano a few milliseconds.
 """
 
 from __future__ import annotations
 
 import math
-import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from acestep.errors import AdapterError
 from acestep.lora.adapter import Adapter, Factors
-from acestep.lora.metadata import AdapterMetadata
+from acestep.lora.layers import (
+    AdaptedLayer,
+    DoraChange,
+    FixedDoraChange,
+    LowRankChange,
+    adaptable_modules,
+    changed_norms,
+    dense_weight,
+    device_of,
+    factor_dtype,
+    weight_shape,
+)
+from acestep.lora.metadata import AdapterMetadata, TrainedWith
 from acestep.lora.strength import scale_of
 
-_ADAPTABLE = (nn.Linear, nn.Conv1d, nn.Conv2d)
 _TRAINED_NAME = "trained"
 
 
 def module_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
     """Weight shapes of what can be adapted, by name, in the network's order, whether or not something is attached."""
-    return {name: tuple(_weight(module).shape) for name, module in _base_modules(network)}
+    return {name: weight_shape(module) for name, module in adaptable_modules(network)}
 
 
 def attach(network: nn.Module, adapter: Adapter, *, name: str, weight: float = 1.0) -> None:
@@ -39,20 +45,18 @@ def attach(network: nn.Module, adapter: Adapter, *, name: str, weight: float = 1
     """
     if name in attached_names(network):
         raise AdapterError(f"an adapter named {name!r} is attached already; detach it, or choose another name")
-    shapes = module_shapes(network)
-    wrong = [module for module, factors in adapter.factors.items() if not _fits(factors, shapes.get(module))]
+    modules = dict(adaptable_modules(network))
+    wrong = [
+        module
+        for module, factors in adapter.factors.items()
+        if module not in modules or not factors.fits(weight_shape(modules[module]))
+    ]
     if wrong:
         raise AdapterError(f"the adapter does not fit this model at {', '.join(wrong[:5])}: made for another base?")
-    key = _key(name)
-    _inject(network, {module: factors.rank for module, factors in adapter.factors.items()}, key)
-    layers = dict(_lora_layers(network))
-    for module, factors in adapter.factors.items():
-        layer = layers[module]
-        like = _weight(layer.get_base_layer())
-        dtype = like.dtype if like.is_floating_point() else torch.float32
-        for holder, tensor in ((layer.lora_A, factors.a), (layer.lora_B, factors.b)):
-            holder[key].register_parameter("weight", nn.Parameter(tensor.to(like.device, dtype), requires_grad=False))
-    set_weights(network, {name: weight})
+    changes = {module: _fixed_change(modules[module], factors) for module, factors in adapter.factors.items()}
+    for module, change in changes.items():
+        change.strength = float(weight)
+        _put_on(network, module, _key(name), change)
 
 
 def set_weights(network: nn.Module, weights: Mapping[str, float]) -> None:
@@ -63,37 +67,37 @@ def set_weights(network: nn.Module, weights: Mapping[str, float]) -> None:
         raise AdapterError(
             f"no adapter named {', '.join(unknown)} is attached; there are: {', '.join(names) or 'none'}"
         )
-    for _, layer in _lora_layers(network):
-        for name, weight in weights.items():
-            if _key(name) in layer.lora_A:
-                layer.scaling[_key(name)] = float(weight)
-        layer.set_adapter([key for key in layer.lora_A if layer.scaling[key] != 0], inference_mode=True)
+    strengths = {_key(name): float(weight) for name, weight in weights.items()}
+    for _, layer in _adapted_layers(network):
+        for key, change in layer.changes().items():
+            change.strength = strengths.get(key, change.strength)
 
 
 def detach(network: nn.Module, name: str) -> None:
     """Take an adapter off; where it was the last one on a module, the original module comes back."""
     key = _key(name)
-    layers = [(module, layer) for module, layer in _lora_layers(network) if key in layer.lora_A]
+    layers = [(module, layer) for module, layer in _adapted_layers(network) if key in layer.lora_changes]
     if not layers:
         names = ", ".join(attached_names(network)) or "none"
         raise AdapterError(f"no adapter named {name!r} is attached; there are: {names}")
     for module, layer in layers:
-        remaining = [other for other in layer.active_adapters if other != key]
-        layer.set_adapter(remaining, inference_mode=True)
-        layer.delete_adapter(key)
-        if not layer.lora_A:
-            _replace(network, module, layer.get_base_layer())
+        del layer.lora_changes[key]
+        if not layer.lora_changes:
+            _replace(network, module, layer.base_layer)
 
 
 def attached_names(network: nn.Module) -> list[str]:
     """Names of the adapters that are attached, in the order they came."""
-    keys = {key: None for _, layer in _lora_layers(network) for key in layer.lora_A}
+    keys = {key: None for _, layer in _adapted_layers(network) for key in layer.lora_changes}
     return [_name(key) for key in keys]
 
 
 @dataclass(frozen=True)
 class TrainableAdapter:
-    """An adapter in training: float32 parameters on a network whose own are frozen until `detach`."""
+    """An adapter in training: float32 parameters on a network whose own are frozen until `detach`.
+
+    rank, alpha: what modules have that are not in `ranks` and `alphas`.
+    """
 
     network: nn.Module
     modules: tuple[str, ...]
@@ -101,18 +105,21 @@ class TrainableAdapter:
     alpha: float
     rslora: bool
     _required_grad: frozenset[str]
+    dora: bool = False
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    alphas: Mapping[str, float] = field(default_factory=dict)
 
-    @property
-    def scale(self) -> float:
-        return scale_of(self.alpha, self.rank, rslora=self.rslora)
+    def scale(self, module: str) -> float:
+        """What B A is multiplied by on that module."""
+        return self._changes()[module].scale
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """By their names in an adapter file, before the scale is put into B."""
-        layers = dict(_lora_layers(self.network))
+        """By their names in an adapter file, before the scale is put into B; for DoRA the magnitudes too, (out,)."""
         found: dict[str, nn.Parameter] = {}
-        for module in self.modules:
-            for side, holder in (("A", layers[module].lora_A), ("B", layers[module].lora_B)):
-                found[f"{module}.lora_{side}.weight"] = _weight(holder[_key(_TRAINED_NAME)])
+        for module, change in self._changes().items():
+            found[f"{module}.lora_A.weight"], found[f"{module}.lora_B.weight"] = change.a, change.b
+            if isinstance(change, DoraChange):
+                found[f"{module}.lora_magnitude_vector"] = change.magnitude
         return found
 
     @torch.no_grad()
@@ -129,23 +136,43 @@ class TrainableAdapter:
 
     def drop_out(self, active: bool) -> None:
         """Let the adapter's dropout act, as in training, or not. The base stays as it is, in eval mode."""
-        for _, layer in _lora_layers(self.network):
-            layer.lora_dropout.train(active)
+        for change in self._changes().values():
+            change.drops_out = active
+
+    @property
+    def trained_with(self) -> TrainedWith:
+        """What an adapter file is to record of how this one is trained."""
+        return TrainedWith(
+            rank=self.rank,
+            alpha=self.alpha,
+            rslora=self.rslora,
+            dora=self.dora,
+            ranks=dict(self.ranks),
+            alphas=dict(self.alphas),
+        )
 
     def adapter(self, metadata: AdapterMetadata | None = None) -> Adapter:
         """A copy of the present state as data, the scale in B."""
         values = {name: parameter.detach().cpu().clone() for name, parameter in self.parameters().items()}
         factors = {
-            module: Factors(values[f"{module}.lora_A.weight"], values[f"{module}.lora_B.weight"] * self.scale)
-            for module in self.modules
+            module: Factors(
+                values[f"{module}.lora_A.weight"],
+                values[f"{module}.lora_B.weight"] * change.scale,
+                values.get(f"{module}.lora_magnitude_vector"),
+            )
+            for module, change in self._changes().items()
         }
-        return Adapter(factors, metadata or AdapterMetadata())
+        return Adapter(factors, metadata or AdapterMetadata(trained=self.trained_with))
 
     def detach(self) -> None:
         """Give the network back as it was, its parameters' requires_grad included."""
         detach(self.network, _TRAINED_NAME)
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(name in self._required_grad)
+
+    def _changes(self) -> dict[str, LowRankChange]:
+        key, layers = _key(_TRAINED_NAME), dict(_adapted_layers(self.network))
+        return {module: layers[module].changes()[key] for module in self.modules}
 
 
 def attach_trainable(
@@ -156,86 +183,63 @@ def attach_trainable(
     alpha: float,
     dropout: float = 0.0,
     rslora: bool = False,
+    dora: bool = False,
+    ranks: Mapping[str, int] | None = None,
+    alphas: Mapping[str, float] | None = None,
     generator: torch.Generator | None = None,
 ) -> TrainableAdapter:
     """Put a new adapter on the modules named (see `targets.find_targets`) and freeze everything else.
 
-    A starts uniform in +-1/sqrt(inputs), as nn.Linear does, B at zero, so training starts at the base. Nothing else may
-    be attached. generator: on the CPU; the values do not depend on the device.
+    A starts uniform in +-1/sqrt(inputs), as nn.Linear does, B at zero, so training starts at the base; with `dora` the
+    magnitudes start at the base's own. ranks, alphas: of modules that have others, by whole names (see
+    `targets.find_ranks`); where only a rank is given, alpha keeps its ratio to it. Nothing else may be attached.
+    generator: on the CPU; the values do not depend on the device.
     """
     if names := attached_names(network):
         raise AdapterError(f"train on a bare network: {', '.join(names)} is attached; detach it first")
+    ranks, alphas = dict(ranks or {}), dict(alphas or {})
+    bases = dict(adaptable_modules(network))
+    if unknown := [name for name in (*modules, *ranks, *alphas) if name not in bases]:
+        raise AdapterError(f"this model has no module {', '.join(unknown[:5])} that can take an adapter")
+    ranks = {module: ranks[module] for module in modules if ranks.get(module, rank) != rank}
+    alphas = {module: alphas.get(module, alpha * ranks.get(module, rank) / rank) for module in modules}
+    alphas = {module: own for module, own in alphas.items() if own != alpha}
+    if bad := [f"{module}: {own}" for module, own in {"rank": rank, **ranks}.items() if own < 1]:
+        raise AdapterError(f"a rank is at least 1, found {', '.join(bad[:5])}")
     required_grad = frozenset(name for name, parameter in network.named_parameters() if parameter.requires_grad)
-    key = _key(_TRAINED_NAME)
-    _inject(network, dict.fromkeys(modules, rank), key, dropout=dropout)
     network.requires_grad_(False)
-    layers = dict(_lora_layers(network))
     for module in modules:
-        layer = layers[module]
-        device = _weight(layer.get_base_layer()).device
-        shape = _weight(layer.lora_A[key]).shape
-        bound = 1 / math.sqrt(math.prod(shape[1:]))
-        a = torch.empty(shape).uniform_(-bound, bound, generator=generator)
-        b = torch.zeros(_weight(layer.lora_B[key]).shape)
-        layer.lora_A[key].register_parameter("weight", nn.Parameter(a.to(device)))
-        layer.lora_B[key].register_parameter("weight", nn.Parameter(b.to(device)))
-        layer.scaling[key] = scale_of(alpha, rank, rslora=rslora)
-    return TrainableAdapter(network, tuple(modules), rank, alpha, rslora, required_grad)
+        base, own_rank = bases[module], ranks.get(module, rank)
+        out, *inputs = weight_shape(base)
+        bound = 1 / math.sqrt(math.prod(inputs))
+        a = torch.empty(own_rank, *inputs).uniform_(-bound, bound, generator=generator).to(device_of(base))
+        b = torch.zeros(out, own_rank, *(1 for _ in inputs[1:]), device=device_of(base))
+        scale = scale_of(alphas.get(module, alpha), own_rank, rslora=rslora)
+        learns = DoraChange(a, b, base, scale=scale, dropout=dropout) if dora else None
+        _put_on(network, module, _key(_TRAINED_NAME), learns or LowRankChange(a, b, scale=scale, dropout=dropout))
+    return TrainableAdapter(network, tuple(modules), rank, alpha, rslora, required_grad, dora, ranks, alphas)
 
 
-def _inject(network: nn.Module, ranks: Mapping[str, int], key: str, *, dropout: float = 0.0) -> None:
-    """PEFT's layers on exactly these modules, their factors on the meta device."""
-    common = max(ranks.values())
-    config = LoraConfig(
-        r=common,
-        lora_alpha=common,
-        lora_dropout=dropout,
-        # A list would also match modules whose names end alike; a pattern is matched against whole names.
-        target_modules="|".join(re.escape(module) for module in ranks),
-        rank_pattern={f"^{re.escape(module)}": rank for module, rank in ranks.items() if rank != common},
-    )
-    with _unmarked(network), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        inject_adapter_in_model(config, network, adapter_name=key, low_cpu_mem_usage=True)
+def _fixed_change(base: nn.Module, factors: Factors) -> LowRankChange:
+    """On the base's device, in its dtype; DoRA's norms are taken before the factors lose digits."""
+    device, dtype = device_of(base), factor_dtype(base)
+    if factors.magnitude is None:
+        return LowRankChange(factors.a.to(device, dtype), factors.b.to(device, dtype)).requires_grad_(False)
+    a, b, magnitude = (tensor.to(device).float() for tensor in (factors.a, factors.b, factors.magnitude))
+    gains = magnitude / changed_norms(dense_weight(base), a, b)
+    return FixedDoraChange(a.to(dtype), b, gains).requires_grad_(False)
 
 
-@contextmanager
-def _unmarked(network: nn.Module) -> Iterator[None]:
-    """Keep PEFT's marks off the network: the config that it stores there, and which parameters require gradients."""
-    required = {id(parameter): parameter.requires_grad for parameter in network.parameters()}
-    try:
-        yield
-    finally:
-        if hasattr(network, "peft_config"):
-            del network.peft_config
-        for parameter in network.parameters():
-            parameter.requires_grad_(required.get(id(parameter), False))
+def _put_on(network: nn.Module, module: str, key: str, change: LowRankChange) -> None:
+    found = network.get_submodule(module)
+    if not isinstance(found, AdaptedLayer):
+        found = AdaptedLayer(found)
+        _replace(network, module, found)
+    found.lora_changes[key] = change
 
 
-def _lora_layers(network: nn.Module) -> list[tuple[str, LoraLayer]]:
-    return [(name, module) for name, module in network.named_modules() if isinstance(module, LoraLayer)]
-
-
-def _base_modules(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Modules that can be adapted under their own names, seen through the layers that are attached to them."""
-    for name, child in network.named_children():
-        path = f"{prefix}{name}"
-        base = child.get_base_layer() if isinstance(child, LoraLayer) else child
-        if isinstance(base, _ADAPTABLE):
-            if getattr(base, "groups", 1) == 1:
-                yield path, base
-        else:
-            yield from _base_modules(child, f"{path}.")
-
-
-def _weight(module: nn.Module) -> nn.Parameter:
-    weight = module.weight
-    assert isinstance(weight, nn.Parameter)
-    return weight
-
-
-def _fits(factors: Factors, shape: tuple[int, ...] | None) -> bool:
-    return shape is not None and factors.fits(shape)
+def _adapted_layers(network: nn.Module) -> list[tuple[str, AdaptedLayer]]:
+    return [(name, module) for name, module in network.named_modules() if isinstance(module, AdaptedLayer)]
 
 
 def _replace(network: nn.Module, name: str, module: nn.Module) -> None:

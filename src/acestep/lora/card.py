@@ -31,8 +31,10 @@ def model_card(title: str, metadata: AdapterMetadata, *, modules: int, rank: int
 def _made(metadata: AdapterMetadata, modules: int, rank: int) -> str:
     lines = ["## How it was made", "", f"- Method: {metadata.method}"]
     if trained := metadata.trained:
-        kind = "rank-stabilised LoRA" if trained.rslora else "LoRA"
-        lines.append(f"- Trained as {kind} of rank {trained.rank} with alpha {trained.alpha:g}")
+        kind = ("rank-stabilised " if trained.rslora else "") + ("DoRA" if trained.dora else "LoRA")
+        others = sorted({*trained.ranks.values()})
+        more = f" (rank {', '.join(map(str, others))} in {len(trained.ranks)} modules)" if others else ""
+        lines.append(f"- Trained as {kind} of rank {trained.rank} with alpha {trained.alpha:g}{more}")
     lines.append(f"- In the file: {modules} modules, rank {rank}, alpha {rank} (the scale is in the B factors)")
     details = {
         "Base model": metadata.base_model,

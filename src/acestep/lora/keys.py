@@ -10,15 +10,14 @@ import re
 from collections.abc import Collection
 from typing import Literal
 
-Role = Literal["A", "B", "alpha"]
+Role = Literal["A", "B", "alpha", "magnitude"]
 
 # What programs put before a module's name. PEFT's prefix is sometimes there twice, diffusers' comes after it.
 _PREFIXES = ("base_model.model.", "transformer.")
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(?:\.[^.]+)?\.weight")
 _ALPHA = re.compile(r"(?P<module>.+)\.alpha")
+_MAGNITUDE = re.compile(r"(?P<module>.+)\.lora_magnitude_vector(?:\.[^.]+)??(?:\.weight)?")
 _OTHER_KINDS = {
-    "lora_magnitude_vector": "DoRA",
-    "dora_scale": "DoRA",
     "lokr_": "LoKr",
     "hada_": "LoHa",
 }
@@ -31,6 +30,8 @@ def parse_key(key: str) -> tuple[str, Role] | None:
     """
     if factor := _FACTOR.fullmatch(key):
         return factor["module"], "A" if factor["side"] == "A" else "B"
+    if magnitude := _MAGNITUDE.fullmatch(key):
+        return magnitude["module"], "magnitude"
     if alpha := _ALPHA.fullmatch(key):
         return alpha["module"], "alpha"
     return None

@@ -14,6 +14,10 @@ class TrainedWith(BaseModel, frozen=True):
     rank: int = Field(ge=1)
     alpha: float = Field(gt=0)
     rslora: bool = False
+    dora: bool = False
+    ranks: dict[str, int] = {}
+    """Of modules that had another rank, by whole names."""
+    alphas: dict[str, float] = {}
 
 
 class Parent(BaseModel, frozen=True):

@@ -56,8 +56,6 @@ def settings_from_config(values: Mapping[str, Any]) -> StrengthSettings | None:
     """From the names and values of a PEFT config; None where it gives no alpha."""
     if values.get("lora_alpha") is None:
         return None
-    if values.get("use_dora"):
-        raise CheckpointError("the adapter's config says DoRA; only plain LoRA factors can be read")
     try:
         return StrengthSettings(
             rank=int(values.get("r") or 0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 
 from acestep.errors import AdapterError
 
@@ -30,6 +31,29 @@ def find_targets(
     return [name for name in modules if name in chosen]
 
 
+def find_ranks(
+    modules: Sequence[str], patterns: Mapping[str, int], aliases: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, int]:
+    """Ranks by whole module names, from a user's `{"to_q": 64, "cross_attn": 16, "transformer_blocks.0": 8}`.
+
+    modules: those that are adapted. A pattern is an alias (q_proj) or a run of whole parts of a name, wherever in it;
+    `*` stands for any text within a part. Where several match, the one written last decides. Modules that none matches
+    are left out. Raises AdapterError for patterns that match nothing, with what there is.
+    """
+    aliases = aliases or {}
+    found: dict[str, int] = {}
+    missing: list[str] = []
+    for pattern, rank in patterns.items():
+        runs = aliases.get(pattern, (pattern,))
+        matches = [name for name in modules if any(_has_run(name, run) for run in runs)]
+        if not matches:
+            missing.append(pattern)
+        found |= dict.fromkeys(matches, rank)
+    if missing:
+        raise AdapterError(_missing_message(missing, modules, aliases, what="adapted module"))
+    return {name: found[name] for name in modules if name in found}
+
+
 def target_names(modules: Collection[str], aliases: Mapping[str, Sequence[str]] | None = None) -> list[str]:
     """What can be written as a target: the aliases that this model has modules for, then the ends of its own names."""
     known = [
@@ -38,6 +62,13 @@ def target_names(modules: Collection[str], aliases: Mapping[str, Sequence[str]] 
         if any(_ends_with(name, suffix) for name in modules for suffix in suffixes)
     ]
     return known + sorted({_short(name) for name in modules})
+
+
+def _has_run(name: str, run: str) -> bool:
+    """Whether the parts of `run` follow each other among the parts of `name`."""
+    parts, wanted = name.split("."), run.split(".")
+    starts = range(len(parts) - len(wanted) + 1)
+    return any(all(map(fnmatchcase, parts[start:], wanted)) for start in starts)
 
 
 def _ends_with(name: str, suffix: str) -> bool:
@@ -54,10 +85,16 @@ def _short(name: str) -> str:
     return ".".join(parts[start:])
 
 
-def _missing_message(missing: Sequence[str], modules: Collection[str], aliases: Mapping[str, Sequence[str]]) -> str:
+def _missing_message(
+    missing: Sequence[str],
+    modules: Collection[str],
+    aliases: Mapping[str, Sequence[str]],
+    *,
+    what: str = "module of this model",
+) -> str:
     names = target_names(modules, aliases)
     described = []
     for target in missing:
         close = get_close_matches(target, names, n=1)
         described.append(f"{target} (did you mean {close[0]}?)" if close else target)
-    return f"no module of this model matches {', '.join(described)}; there are: {', '.join(names)}"
+    return f"no {what} matches {', '.join(described)}; there are: {', '.join(names)}"
