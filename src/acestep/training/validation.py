@@ -163,12 +163,10 @@ def _track_losses(
     tokens = clean.shape[-1] + conditioning.text_states.shape[1] + conditioning.lyric_ids.shape[1]
     passes = math.ceil(len(levels) / max(max_tokens // tokens, 1))
     found = []
-    for part, part_noise, part_levels in zip(
-        clean.tensor_split(passes), noise.tensor_split(passes), levels.tensor_split(passes), strict=True
-    ):
-        rows = Conditioning.stack([conditioning] * len(part)).to(family.device)
-        on_device = (tensor.to(family.device) for tensor in (part, part_noise, part_levels))
-        found.append(denoising_losses(family.velocity, *on_device, rows).cpu())
+    for rows in torch.arange(len(levels)).tensor_split(passes):
+        clean_rows, noise_rows, sigmas = (tensor[rows].to(family.device) for tensor in (clean, noise, levels))
+        repeated = Conditioning.stack([conditioning] * len(rows)).to(family.device)
+        found.append(denoising_losses(family.velocity, clean_rows, noise_rows, sigmas, repeated).cpu())
     return tuple(torch.cat(found).tolist())
 
 
