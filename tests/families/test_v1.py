@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from acestep.errors import CheckpointError, InputError, MissingWeightsError
 from acestep.families import Conditioning, drop_conditioning
+from acestep.families.checkpoint import fingerprint
 from acestep.families.loading import load_family
 from acestep.families.v1 import V1Family
+from acestep.lora import module_shapes
 from small_checkpoint import make_checkpoint, write_letter_vocabulary
 
 
@@ -143,6 +146,42 @@ def test_generation_takes_no_stored_lyric_states(family: V1Family) -> None:
     latents = torch.randn(1, 8, 16, 20, generator=torch.Generator().manual_seed(0))
     velocities = [family.branches(item).conditional(latents, 0.5) for item in (song, wrong)]
     assert torch.equal(*velocities)
+
+
+def test_alignment_heads_are_read_when_asked_for_and_change_neither_base_nor_velocity(checkpoint: Path) -> None:
+    family = V1Family.load(checkpoint)
+    base, latents = family.fingerprint(), torch.randn(1, 8, 16, 20, generator=torch.Generator().manual_seed(0))
+    song, sigmas = family.encode_prompt(["soul"], ["[verse]\nla"]), torch.tensor([0.4])
+    with pytest.raises(MissingWeightsError, match="load_alignment_heads"):
+        family.velocity_with_alignment(latents, sigmas, song)
+    family.load_alignment_heads()
+    family.load_alignment_heads()
+    velocity, predictions = family.velocity_with_alignment(latents, sigmas, song)
+    assert torch.equal(velocity, family.velocity(latents, sigmas, song))
+    assert [item.shape for item in predictions] == [(1, 20, source.width) for source in family.representation_sources]
+    assert fingerprint(family.network) == base
+    assert not any("projectors" in name for name in module_shapes(family.network))
+
+
+def test_the_heads_of_v1_foretell_mert_and_mhubert(family: V1Family) -> None:
+    rates = {source.hub_id: source.sample_rate for source in family.representation_sources}
+    assert rates == {"m-a-p/MERT-v1-330M": 24000, "utter-project/mHuBERT-147": 16000}
+
+
+def test_a_base_without_alignment_heads_says_so() -> None:
+    nano = load_family("nano", device="cpu")
+    assert nano.representation_sources == ()
+    with pytest.raises(MissingWeightsError, match="nano has no alignment heads"):
+        nano.load_alignment_heads()
+
+
+def test_a_checkpoint_that_names_heads_and_stores_none_says_so(checkpoint: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(checkpoint, bare)
+    path = bare / "ace_step_transformer" / "diffusion_pytorch_model.safetensors"
+    save_file({name: value for name, value in load_file(path).items() if not name.startswith("projectors.")}, path)
+    with pytest.raises(MissingWeightsError, match="no alignment heads"):
+        V1Family.load(bare).load_alignment_heads()
 
 
 def test_unknown_defaults_in_a_checkpoint_are_refused(checkpoint: Path, tmp_path: Path) -> None:

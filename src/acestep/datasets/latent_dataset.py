@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -19,9 +20,31 @@ _HASH_RANGE = 1 << 63
 
 
 @dataclass(frozen=True)
+class StoredStates:
+    """What an encoder hears in a whole recording, in the cache: `states` (frames, width).
+
+    per_frame: states for each latent frame.
+    """
+
+    path: Path
+    per_frame: float
+
+    def window(self, start: int, frames: int) -> Tensor:
+        """States (at least one, width) of that window of latent frames; the rest of the file is not read."""
+        with safe_open(self.path, "pt") as file:
+            stored = file.get_slice("states")
+            total = stored.get_shape()[0]
+            first = min(round(start * self.per_frame), total - 1)
+            states: Tensor = stored[first : max(round((start + frames) * self.per_frame), first + 1)]
+        return states
+
+
+@dataclass(frozen=True)
 class CachedTrack:
-    """A recording as it lies in the cache; `content` is the sha256 of the file it came from, `lyric_states` an entry of
-    what `datasets.lyric_states` computed once."""
+    """A recording as it lies in the cache; `content` is the sha256 of the file it came from.
+
+    lyric_states, targets: what `datasets.lyric_states` and `datasets.representation_targets` computed once.
+    """
 
     name: str
     content: str
@@ -30,26 +53,31 @@ class CachedTrack:
     latents: Path
     conditioning: Path
     lyric_states: Path | None = None
+    targets: tuple[StoredStates, ...] = ()
 
 
 @dataclass(frozen=True)
 class Example:
-    """latents: (8, 16, frames) float32; conditioning: a batch of one; start: the window's first frame."""
+    """latents: (8, 16, frames) float32; conditioning: a batch of one; start: the window's first frame; targets: what
+    each encoder hears in the window, (states, width), where they were prepared."""
 
     latents: Tensor
     conditioning: Conditioning
     track: str
     start: int
+    targets: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
 class Batch:
-    """latents: (batch, 8, 16, frames) float32, all windows of one length; starts: each window's first frame."""
+    """latents: (batch, 8, 16, frames) float32, all windows of one length; starts: each window's first frame; targets:
+    for each encoder, one (states, width) an example."""
 
     latents: Tensor
     conditioning: Conditioning
     tracks: tuple[str, ...]
     starts: tuple[int, ...] = ()
+    targets: tuple[tuple[Tensor, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,9 +116,10 @@ class LatentDataset:
             latents = read_frames(track.latents, "latents", start, frames)
             states = load_file(track.lyric_states) if track.lyric_states is not None else {}
             conditioning = Conditioning(**load_file(track.conditioning), **states)
+            targets = tuple(stored.window(start, frames) for stored in track.targets)
         except OSError as error:
             raise DatasetError(f"{track.name} has gone from the cache ({error}); prepare the dataset again") from error
-        return Example(latents, conditioning, track.name, start)
+        return Example(latents, conditioning, track.name, start, targets)
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """Windows of one length, the shortest of them: a padded batch would be another function, since the network's
@@ -102,6 +131,7 @@ class LatentDataset:
             conditioning=Conditioning.stack([example.conditioning for example in examples]),
             tracks=tuple(example.track for example in examples),
             starts=tuple(example.start for example in examples),
+            targets=tuple(zip(*(example.targets for example in examples), strict=True)),
         )
 
     def split(self, fraction: float) -> tuple[LatentDataset, LatentDataset | None]:

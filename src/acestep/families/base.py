@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from acestep.diffusion.guidance import Branches, GuidanceName
+from acestep.errors import MissingWeightsError
 from acestep.models.quantization import Quantization, QuantizationReport, quantize_network
 
 SchedulerName = Literal["euler", "heun", "pingpong"]
@@ -90,6 +91,20 @@ class EncoderFingerprints:
     text: str
 
 
+@dataclass(frozen=True)
+class RepresentationSource:
+    """An encoder of recordings whose states a base's network was trained to foretell.
+
+    chunk_s: how much of a recording it hears at once; width: of its states.
+    """
+
+    name: str
+    hub_id: str
+    sample_rate: int
+    chunk_s: float
+    width: int
+
+
 class Family(ABC):
     """A base model: audio to latents and back, text to conditioning, velocity from noisy latents,
     and what its training needs to know.
@@ -108,6 +123,14 @@ class Family(ABC):
     lyric_modules: tuple[str, ...] = ()
     """Names of the network's modules that make lyric states of lyric ids, with all that is below them. Where nothing of
     them is trained, training runs `encode_lyrics` once a song; () says that this family has no such states."""
+
+    alignment_weight: float = 1.0
+    """Of the representation-alignment losses beside the denoising loss, as the base was trained."""
+
+    @property
+    def representation_sources(self) -> tuple[RepresentationSource, ...]:
+        """What the base's alignment heads foretell, one a head; () where it has no heads."""
+        return ()
 
     @property
     @abstractmethod
@@ -162,6 +185,16 @@ class Family(ABC):
     @abstractmethod
     def velocity(self, latents: Tensor, sigmas: Tensor, conditioning: Conditioning) -> Tensor:
         """For training: differentiable through the whole network. sigmas: (batch,) in [0, 1] -> as latents."""
+
+    def load_alignment_heads(self) -> None:
+        """Read the heads that `velocity_with_alignment` needs; MissingWeightsError where the base has none."""
+        raise MissingWeightsError(f"{self.name} has no alignment heads; train without representation-alignment losses")
+
+    def velocity_with_alignment(
+        self, latents: Tensor, sigmas: Tensor, conditioning: Conditioning
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """`velocity`, and what each head foretells of its source, (batch, frames, width), for diffusion/alignment.py."""
+        raise NotImplementedError(f"{self.name} has no alignment heads")
 
     @abstractmethod
     def branches(

@@ -21,10 +21,25 @@ from acestep.conditioning.text_encoder import TextEncoder
 from acestep.conditioning.vocabulary import find_vocabulary
 from acestep.diffusion.guidance import Branches
 from acestep.errors import CheckpointError, InputError, MissingWeightsError
-from acestep.families.base import Conditioning, EncoderFingerprints, ErgName, Family, SamplingDefaults, TrainingNoise
+from acestep.families.base import (
+    Conditioning,
+    EncoderFingerprints,
+    ErgName,
+    Family,
+    RepresentationSource,
+    SamplingDefaults,
+    TrainingNoise,
+)
 from acestep.families.checkpoint import fingerprint, load_weights, read_config, read_shapes
 from acestep.models.quantization import Quantization
-from acestep.models.v1 import ACEStepTransformer, EncodedConditioning, TransformerConfig, unread_names
+from acestep.models.v1 import (
+    ACEStepTransformer,
+    AlignmentHeads,
+    EncodedConditioning,
+    TransformerConfig,
+    alignment_names,
+    unread_names,
+)
 from acestep.models.v1.autoencoder import AutoencoderConfig, MusicAutoencoder
 from acestep.models.v1.codec import MusicCodec
 from acestep.models.v1.log_mel import MEL_PREFIX, LogMel, LogMelConfig
@@ -37,7 +52,11 @@ ERG_FACTOR = 0.01
 ERG_LYRIC_LAYERS = (4, 5)
 ERG_BLOCKS = (15, 16, 17, 18, 19)
 
+REPRESENTATIONS = {"mert": ("m-a-p/MERT-v1-330M", 24000, 5.0), "m-hubert": ("utter-project/mHuBERT-147", 16000, 30.0)}
+"""What v1's heads foretell, by the config's names: hub id, sample rate, seconds heard at once."""
+
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
+_TRANSFORMER = "ace_step_transformer"
 
 
 class V1Family(Family):
@@ -65,8 +84,12 @@ class V1Family(Family):
         *,
         name: str = "v1",
         sampling: SamplingDefaults | None = None,
+        checkpoint: Path | None = None,
     ) -> None:
-        """load_lyric_tokenizer: called for the first song that has words; those without need no vocabulary."""
+        """load_lyric_tokenizer: called for the first song that has words; those without need no vocabulary.
+
+        checkpoint: where `load_alignment_heads` looks.
+        """
         self.name = name
         defaults = sampling or SamplingDefaults()
         # By default a small checkpoint gets what it is deep enough for; asking for more is an error.
@@ -76,6 +99,8 @@ class V1Family(Family):
         self.codec = codec.eval().requires_grad_(False)
         self.text_encoder = text_encoder
         self._load_lyric_tokenizer = load_lyric_tokenizer
+        self._checkpoint = checkpoint
+        self._heads: AlignmentHeads | None = None
         self._fingerprint: str | None = None
 
     @classmethod
@@ -101,6 +126,7 @@ class V1Family(Family):
             lambda: LyricTokenizer(find_vocabulary(folder)),
             name=settings.get("name", "v1"),
             sampling=_sampling(settings.get("sampling", {}), folder),
+            checkpoint=folder,
         )
         if quantization is not None:
             family.quantize(quantization, device=device)
@@ -123,6 +149,8 @@ class V1Family(Family):
         self.network.to(device=device, dtype=dtype)
         self.text_encoder.to(device=device, dtype=dtype)
         self.codec.to(device=device)
+        if self._heads is not None:
+            self._heads.to(device=device, dtype=dtype)
         return self
 
     def fingerprint(self) -> str:
@@ -177,6 +205,38 @@ class V1Family(Family):
     def velocity(self, latents: Tensor, sigmas: Tensor, conditioning: Conditioning) -> Tensor:
         predicted: Tensor = self.network(latents, 1000 * sigmas, self._encode(conditioning))
         return predicted
+
+    @property
+    def representation_sources(self) -> tuple[RepresentationSource, ...]:
+        config = self.network.config
+        return tuple(
+            RepresentationSource(name, *REPRESENTATIONS[name], width)
+            for name, width in zip(config.ssl_names, config.ssl_latent_dims, strict=True)
+        )
+
+    def load_alignment_heads(self) -> None:
+        if self._heads is not None:
+            return
+        path = None if self._checkpoint is None else self._checkpoint / _TRANSFORMER / _WEIGHTS
+        stored = read_shapes(path).keys() if path is not None else set()
+        if path is None or not self.representation_sources or not stored & set(alignment_names(self.network.config)):
+            raise MissingWeightsError(
+                f"{self.name} has no alignment heads; train without representation-alignment losses"
+            )
+        with torch.device("meta"):
+            heads = AlignmentHeads(self.network.config)
+        load_weights(heads, path, dtype=self.dtype, unread=stored)
+        self._heads = heads.eval().requires_grad_(False).to(self.device)
+
+    def velocity_with_alignment(
+        self, latents: Tensor, sigmas: Tensor, conditioning: Conditioning
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        if self._heads is None:
+            raise MissingWeightsError(f"the alignment heads of {self.name} are not loaded; call load_alignment_heads()")
+        velocity, states = self.network.forward_with_states(
+            latents, 1000 * sigmas, self._encode(conditioning), depths=self._heads.depths
+        )
+        return velocity, self._heads(states)
 
     def _encode(self, conditioning: Conditioning) -> EncodedConditioning:
         """For training: every example as it would be alone, whatever padding its batch gave it."""
@@ -270,7 +330,7 @@ class V1Family(Family):
 
 
 def load_transformer(
-    checkpoint: Path, *, folder: str = "ace_step_transformer", dtype: torch.dtype | None = None
+    checkpoint: Path, *, folder: str = _TRANSFORMER, dtype: torch.dtype | None = None
 ) -> ACEStepTransformer:
     """The transformer of a checkpoint folder, without the weights that are never read; on the CPU."""
     path = checkpoint / folder / _WEIGHTS

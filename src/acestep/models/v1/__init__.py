@@ -1,6 +1,6 @@
 """The networks of ACE-Step v1: transformer, lyric encoder, music autoencoder, log-mel and vocoders."""
 
-from acestep.models.v1.alignment_heads import AlignmentHeads
+from acestep.models.v1.alignment_heads import AlignmentHeads, alignment_names
 from acestep.models.v1.autoencoder import AutoencoderConfig, MusicAutoencoder
 from acestep.models.v1.codec import MusicCodec
 from acestep.models.v1.config import TransformerConfig
@@ -26,5 +26,6 @@ __all__ = [
     "TransformerConfig",
     "Vocoder",
     "VocoderConfig",
+    "alignment_names",
     "unread_names",
 ]

@@ -1,0 +1,101 @@
+"""What the alignment losses compare with: encoders' states of every recording, computed once and read by window.
+
+They are large: MERT's take 9 MB a minute of music, mHuBERT's 4.6 MB, in half precision on disk.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from acestep.audio.streaming import stream_recording
+from acestep.datasets.latent_cache import LatentCache
+from acestep.datasets.latent_dataset import CachedTrack, LatentDataset, StoredStates
+from acestep.datasets.representation_encoder import RepresentationEncoder
+from acestep.errors import AudioError, DatasetError
+from acestep.families.base import Family
+
+_CACHE_VERSION = 1
+
+
+def load_encoders(family: Family, *, folders: Mapping[str, Path] | None = None) -> tuple[RepresentationEncoder, ...]:
+    """What the base's alignment losses need: its heads, read into the family, and one encoder a head.
+
+    folders: where the weights of a source lie, by its name; those that are not named are looked for in the hub's cache.
+    Raises MissingWeightsError where anything of it is not here: then train without these losses, and say why.
+    CheckpointError where weights are here and wrong.
+    """
+    found = folders or {}
+    # The encoders first: heads take memory, and most who have no encoders do not want them.
+    encoders = tuple(
+        RepresentationEncoder.load(source, folder=found.get(source.name), device=family.device)
+        for source in family.representation_sources
+    )
+    family.load_alignment_heads()
+    return encoders
+
+
+def with_targets(
+    dataset: LatentDataset,
+    recordings: Mapping[str, Path],
+    encoders: Sequence[RepresentationEncoder],
+    cache: LatentCache,
+    *,
+    latent_rate: float,
+    on_track: Callable[[str], None] | None = None,
+) -> LatentDataset:
+    """The dataset whose examples carry what each encoder hears in their window, in the encoders' order.
+
+    recordings: the file of every track, by its content; latent_rate: latent frames a second; on_track: called with each
+    track's name when it is done. DatasetError names a recording that cannot be read or a cache that cannot be written.
+    """
+    prints = [encoder.fingerprint() for encoder in encoders]
+    tracks: list[CachedTrack] = []
+    for track in dataset.tracks:
+        path = recordings.get(track.content)
+        if path is None:
+            raise DatasetError(f"{track.name} has no recording to make representation targets of; prepare again")
+        targets = []
+        for encoder, print_ in zip(encoders, prints, strict=True):
+            try:
+                entry = _stored(track, path, encoder, print_, cache)
+            except (AudioError, OSError) as error:
+                raise DatasetError(f"no representation targets for {track.name}: {error}") from error
+            targets.append(StoredStates(entry, encoder.frame_rate / latent_rate))
+        tracks.append(replace(track, targets=tuple(targets)))
+        if on_track is not None:
+            on_track(track.name)
+    return replace(dataset, tracks=tuple(tracks))
+
+
+def _stored(track: CachedTrack, path: Path, encoder: RepresentationEncoder, print_: str, cache: LatentCache) -> Path:
+    source = encoder.source
+    entry = cache.path(
+        "representations",
+        version=_CACHE_VERSION,
+        content=track.content,
+        encoder=print_,
+        sample_rate=source.sample_rate,
+        chunk_s=source.chunk_s,
+    )
+    if cache.shapes(entry) is None:
+        blocks = map(torch.from_numpy, stream_recording(path, source.sample_rate))
+        cache.store(entry, {"states": stored_form(encoder.encode(mono(blocks)))})
+    return entry
+
+
+def mono(blocks: Iterable[Tensor]) -> Tensor:
+    """(channels, samples) blocks -> (samples,), the mean of the channels."""
+    parts = [block.mean(dim=0) for block in blocks]
+    return torch.cat(parts) if parts else torch.zeros(0)
+
+
+def stored_form(states: Tensor) -> Tensor:
+    """Directions, which are all that the loss sees, scaled so that no part of them is too small for half precision."""
+    directions: Tensor = torch.nn.functional.normalize(states, dim=-1)
+    return (directions * math.sqrt(states.shape[-1])).half()
