@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from acestep.datasets.augmentation import Change
 from acestep.datasets.latent_cache import read_frames
 from acestep.datasets.seeding import derive_seed, derived_generator
 from acestep.errors import DatasetError
@@ -40,10 +43,23 @@ class StoredStates:
 
 
 @dataclass(frozen=True)
+class CachedVariant:
+    """A changed copy of a recording as it lies in the cache; its prompt tells the copy's own tempo and key."""
+
+    change: Change
+    prompt: str
+    frames: int
+    latents: Path
+    conditioning: Path
+    targets: tuple[StoredStates, ...] = ()
+
+
+@dataclass(frozen=True)
 class CachedTrack:
     """A recording as it lies in the cache; `content` is the sha256 of the file it came from.
 
-    lyric_states, targets: what `datasets.lyric_states` and `datasets.representation_targets` computed once.
+    lyric_states, targets: what `datasets.lyric_states` and `datasets.representation_targets` computed once; variants
+    are sung alike, so they share the lyric states.
     """
 
     name: str
@@ -54,6 +70,14 @@ class CachedTrack:
     conditioning: Path
     lyric_states: Path | None = None
     targets: tuple[StoredStates, ...] = ()
+    variants: tuple[CachedVariant, ...] = ()
+
+    def digest(self) -> str:
+        """sha256 of what training sees of the track, wherever the cache lies and whatever the file is called."""
+        heard: list[CachedTrack | CachedVariant] = [self, *self.variants]
+        # An entry's name is made of all that its content depends on, encoders and changes included.
+        entries = [(version.frames, version.latents.stem, version.conditioning.stem) for version in heard]
+        return hashlib.sha256(json.dumps([self.content, entries]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -79,11 +103,22 @@ class Batch:
     starts: tuple[int, ...] = ()
     targets: tuple[tuple[Tensor, ...], ...] = ()
 
+    def pinned(self) -> Batch:
+        """The same in page-locked memory, from which a GPU copies while it computes; needs CUDA."""
+        conditioning = {name: value.pin_memory() for name, value in self.conditioning.tensors().items()}
+        return replace(
+            self,
+            latents=self.latents.pin_memory(),
+            conditioning=Conditioning(**conditioning),
+            targets=tuple(tuple(states.pin_memory() for states in encoder) for encoder in self.targets),
+        )
+
 
 @dataclass(frozen=True)
 class LatentDataset:
     """Tracks of one folder. Nothing is kept in memory: an item reads its own window, so length costs nothing.
 
+    A track with variants is heard as itself or as one of them, each as likely, drawn from (seed, epoch, index).
     crop_frames: the longest window; a shorter track is taken whole.
     """
 
@@ -103,22 +138,37 @@ class LatentDataset:
         """The same tracks with that epoch's windows."""
         return replace(self, epoch=epoch)
 
+    def heard(self, index: int) -> CachedTrack | CachedVariant:
+        """What this epoch hears of a track: the recording, or a changed copy of it."""
+        track = self.tracks[index]
+        if not track.variants:
+            return track
+        drawn = derive_seed(self.seed, "variant", self.epoch, index) % (1 + len(track.variants))
+        return track.variants[drawn - 1] if drawn else track
+
     def window(self, index: int) -> int:
-        """Frames of an item's window."""
-        return min(self.crop_frames, self.tracks[index].frames)
+        """Frames of an item's window in this epoch."""
+        return min(self.crop_frames, self.heard(index).frames)
+
+    def windows(self, epoch: int | None = None) -> tuple[int, ...]:
+        """Frames of all items' windows in an epoch, this one for None; no file is read."""
+        dataset = self if epoch is None else self.at_epoch(epoch)
+        return tuple(map(dataset.window, range(len(dataset))))
 
     def example(self, index: int, frames: int) -> Example:
         """A window of `frames`, at most `window(index)`, placed at random in its track."""
-        track = self.tracks[index]
+        track, heard = self.tracks[index], self.heard(index)
         generator = derived_generator(self.seed, "crop", self.epoch, index)
-        start = int(torch.randint(track.frames - frames + 1, (1,), generator=generator))
+        start = int(torch.randint(heard.frames - frames + 1, (1,), generator=generator))
         try:
-            latents = read_frames(track.latents, "latents", start, frames)
+            latents = read_frames(heard.latents, "latents", start, frames)
             states = load_file(track.lyric_states) if track.lyric_states is not None else {}
-            conditioning = Conditioning(**load_file(track.conditioning), **states)
-            targets = tuple(stored.window(start, frames) for stored in track.targets)
-        except OSError as error:
-            raise DatasetError(f"{track.name} has gone from the cache ({error}); prepare the dataset again") from error
+            conditioning = Conditioning(**load_file(heard.conditioning), **states)
+            targets = tuple(stored.window(start, frames) for stored in heard.targets)
+        except (OSError, SafetensorError) as error:
+            raise DatasetError(
+                f"{track.name} has gone from the cache or is damaged ({error}); prepare the dataset again"
+            ) from error
         return Example(latents, conditioning, track.name, start, targets)
 
     def batch(self, indices: Sequence[int]) -> Batch:
@@ -139,7 +189,7 @@ class LatentDataset:
 
         A recording's own content decides its side, so added tracks move no other and a copy follows its original. Where
         chance holds out nothing, the track nearest to it is; with fewer than two different recordings there is no
-        choice.
+        choice. What is held out has no variants: it is measured as it was recorded.
         """
         places = {track.content: derive_seed(track.content, "split") / _HASH_RANGE for track in self.tracks}
         if fraction <= 0 or len(places) < 2:
@@ -148,7 +198,35 @@ class LatentDataset:
         farthest = max(places, key=places.__getitem__)
         held_out = {content for content, place in places.items() if place < fraction} | {nearest}
         held_out.discard(farthest)
-        return self._where(held_out, False), self._where(held_out, True)
+        measured = self._where(held_out, True)
+        recorded = tuple(replace(track, variants=()) for track in measured.tracks)
+        return self._where(held_out, False), replace(measured, tracks=recorded)
+
+    @property
+    def sha256(self) -> str:
+        """Of all that a step's examples depend on: contents, conditioning and variants in their order, crops, seed."""
+        identity = [self.crop_frames, self.seed, [track.digest() for track in self.tracks]]
+        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+
+    def track_digests(self) -> dict[str, str]:
+        """Each track's own sha256, by its name; two of them are compared by `track_changes`."""
+        return {track.name: track.digest() for track in self.tracks}
 
     def _where(self, contents: set[str], present: bool) -> LatentDataset:
         return replace(self, tracks=tuple(track for track in self.tracks if (track.content in contents) == present))
+
+
+def track_changes(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
+    """What differs between two `track_digests`, in words: tracks added, removed, and with other content, prompt, lyrics
+    or variants; () where nothing does."""
+    differing = {
+        "added": [name for name in after if name not in before],
+        "removed": [name for name in before if name not in after],
+        "changed": [name for name in after if name in before and after[name] != before[name]],
+    }
+    return tuple(f"{what}: {_listed(names)}" for what, names in differing.items() if names)
+
+
+def _listed(names: Sequence[str], shown: int = 5) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(sorted(names)[:shown]) + more
