@@ -1,6 +1,7 @@
 """The transformer against the released implementation's numbers, and the promises of its interface."""
 
 import copy
+import dataclasses
 import json
 
 import pytest
@@ -249,6 +250,43 @@ def test_a_lora_on_any_layer_moves_the_velocity_and_learns(target):
     for name, parameter in adapted.named_parameters():
         if "lora_" in name:
             assert parameter.grad.abs().sum() > 0, name
+
+
+def runs_of_blocks(trained_block: int) -> list[int]:
+    """How often each of three blocks runs in a step that trains one of them, checkpointed."""
+    config = dataclasses.replace(load_transformer().config, num_layers=3)
+    model = ACEStepTransformer(config).requires_grad_(False)
+    model.gradient_checkpointing = True
+    model.transformer_blocks[trained_block].attn.to_q.weight.requires_grad_()
+    runs = [0, 0, 0]
+    for index, block in enumerate(model.transformer_blocks):
+        block.attn.register_forward_pre_hook(lambda *_, index=index: runs.__setitem__(index, runs[index] + 1))
+    encoded = EncodedConditioning(torch.randn(1, 5, config.width), torch.ones(1, 5, dtype=torch.bool))
+    model(torch.randn(1, 8, 16, 6), torch.tensor([500.0]), encoded).square().sum().backward()
+    assert model.transformer_blocks[trained_block].attn.to_q.weight.grad.abs().sum() > 0
+    return runs
+
+
+def test_checkpointing_computes_again_only_what_the_gradient_passes_and_is_not_at_hand():
+    assert runs_of_blocks(0) == [2, 2, 1]
+    assert runs_of_blocks(1) == [1, 2, 1]
+    assert runs_of_blocks(2) == [1, 1, 1]
+
+
+def test_checkpointing_draws_the_dropout_of_a_step_once():
+    config = dataclasses.replace(load_transformer().config, num_layers=3)
+    model = ACEStepTransformer(config).eval()
+    prompt = EncodedConditioning(torch.randn(1, 5, config.width), torch.ones(1, 5, dtype=torch.bool))
+    for block in model.transformer_blocks:
+        block.attn.to_q.register_forward_hook(lambda _, __, output: torch.nn.functional.dropout(output, 0.5))
+    latents, gradients = torch.randn(1, 8, 16, 6), []
+    for checkpointing in (False, True):
+        model.gradient_checkpointing = checkpointing
+        model.zero_grad()
+        torch.manual_seed(0)
+        model(latents, torch.tensor([500.0]), prompt).square().sum().backward()
+        gradients.append(model.transformer_blocks[0].attn.to_q.weight.grad)
+    assert torch.equal(*gradients)
 
 
 def test_a_config_survives_its_own_json():

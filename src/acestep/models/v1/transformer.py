@@ -30,7 +30,8 @@ _NORM_EPS = 1e-6
 class ACEStepTransformer(nn.Module):
     """Velocity of the latents under a prompt.
 
-    `gradient_checkpointing = True` keeps one tensor a block for the backward pass and computes the rest again.
+    `gradient_checkpointing = True` keeps one tensor a block for the backward pass and computes the rest again: at full
+    size 3 MB instead of 230 MB a block for a minute of music and a LoRA of rank 32 on all its layers, in bfloat16.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -166,6 +167,7 @@ class ACEStepTransformer(nn.Module):
         token_rotary = self._rotary(conditioning.mask.shape[1], x.device)
         query_scale = query_scale or {}
         states: dict[int, Tensor] = {}
+        last = len(self.transformer_blocks) - 1
         for index, block in enumerate(self.transformer_blocks):
             context = (
                 (conditioning.keys[index], conditioning.values[index])
@@ -174,7 +176,8 @@ class ACEStepTransformer(nn.Module):
             )
             factor = query_scale.get(index)
             arguments = (x, modulation, context, conditioning.mask, frame_rotary, token_rotary, frame_mask, factor)
-            if self._gradient_checkpointing and torch.is_grad_enabled():
+            # The backward pass starts with the last block, which would only be computed twice in a row.
+            if self._gradient_checkpointing and torch.is_grad_enabled() and index < last:
                 x = checkpoint(block, *arguments, use_reentrant=False)
             else:
                 x = block(*arguments)
