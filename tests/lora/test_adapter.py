@@ -236,9 +236,9 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path):
 
 
 def test_other_kinds_of_adapter_are_named_and_not_half_read(tmp_path: Path):
-    tensors = as_official(small_adapter()) | {"to_q.lokr_w1": torch.ones(4)}
+    tensors = as_official(small_adapter()) | {"to_q.oft_blocks": torch.ones(4)}
     save_file(tensors, tmp_path / "x.safetensors")
-    with pytest.raises(AdapterError, match="LoKr"):
+    with pytest.raises(AdapterError, match="OFT"):
         read_adapter(tmp_path / "x.safetensors")
 
 

@@ -206,7 +206,7 @@ def test_dropout_acts_on_the_adapter_alone_and_only_while_asked(network: ACEStep
 
 @pytest.mark.parametrize("rslora", [False, True])
 def test_a_modules_own_rank_keeps_the_ratio_of_alpha_unless_it_has_its_own(network: ACEStepTransformer, rslora: bool):
-    first, second, third = modules = find_targets(module_shapes(network), ("to_q",))[:3]
+    first, second, third = find_targets(module_shapes(network), ("to_q",))[:3]
     trained = attach_trainable(
         network,
         (first, second, third),

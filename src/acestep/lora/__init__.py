@@ -1,6 +1,6 @@
 """Adapters: low-rank factors as data, their folder, and how they go on a network and off again."""
 
-from acestep.lora.adapter import Adapter, Factors, ReadingReport, read_adapter, write_adapter
+from acestep.lora.adapter import read_adapter, write_adapter
 from acestep.lora.attach import (
     TrainableAdapter,
     attach,
@@ -10,6 +10,7 @@ from acestep.lora.attach import (
     module_shapes,
     set_weights,
 )
+from acestep.lora.factors import Adapter, Factors, ReadingReport
 from acestep.lora.metadata import AdapterMetadata, Parent, TrainedWith
 from acestep.lora.targets import find_ranks, find_targets, target_names
 

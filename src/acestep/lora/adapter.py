@@ -1,155 +1,150 @@
-"""An adapter as data: low-rank factors by module name, read from and written to its folder.
-
-Factors in memory and in files of ours have their scale in B, so the change to a weight is `B @ A` and nothing else.
-That is what makes a file sound the same in every program (DESIGN.md, adapter folder).
-"""
+"""Reading and writing adapters: every format in the wild comes in as factors, the adapter folder goes out."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn.functional import pad
 
 from acestep.errors import AdapterError, CheckpointError
 from acestep.lora.card import model_card
-from acestep.lora.keys import Role, other_kind, parse_key, resolve_module
-from acestep.lora.locating import CONFIG_FILE, WEIGHTS_FILE, locate_adapter
-from acestep.lora.metadata import HEADER_KEY, AdapterMetadata, metadata_from_header
-from acestep.lora.strength import HEADER_KEY as STRENGTH_KEY
-from acestep.lora.strength import scale_of, settings_from_config, settings_from_header
+from acestep.lora.catalogue import trained_strength
+from acestep.lora.factorisation import Kind, kind_of, magnitude_of, shaped_like
+from acestep.lora.factors import Adapter, Factors, ReadingReport
+from acestep.lora.formats import ACESTEP, save_adapter_file
+from acestep.lora.keys import ModuleNames, Role, other_kind, parse_key, without_prefixes
+from acestep.lora.locating import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles, locate_adapter
+from acestep.lora.metadata import metadata_from_header
+from acestep.lora.strength import StrengthSettings, scale_of, settings_from_config, settings_from_header
+from acestep.lora.tensor_file import TensorFile, open_tensor_file, require_finite
 from acestep.lora.whole_folder import written_whole
+
+__all__ = ["Adapter", "Factors", "ReadingReport", "read_adapter", "write_adapter"]
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Factors:
-    """One module's change, `B @ A`, with the scale in B.
-
-    a: (rank, in, *kernel); b: (out, rank, *ones), with the trailing axes that convolutions have. magnitude: (out,) for
-    DoRA, which then makes of a weight W: magnitude (W + B A) / ||W + B A||, the norm over each output's row.
-    """
-
-    a: Tensor
-    b: Tensor
-    magnitude: Tensor | None = None
-
-    @property
-    def rank(self) -> int:
-        return self.a.shape[0]
-
-    def fits(self, weight: Sequence[int]) -> bool:
-        """Whether `B @ A` has the shape of that weight."""
-        if min(self.a.dim(), self.b.dim()) < 2:
-            return False
-        ones = (1,) * (len(weight) - 2)
-        shaped = tuple(self.a.shape) == (self.rank, *weight[1:])
-        if self.magnitude is not None and tuple(self.magnitude.shape) != (weight[0],):
-            return False
-        return shaped and tuple(self.b.shape) == (weight[0], self.rank, *ones)
-
-    def padded(self, rank: int) -> Factors:
-        """Zeros up to `rank`; the product stays as it is."""
-        more = rank - self.rank
-        rows = (0, 0) * (self.a.dim() - 1) + (0, more)
-        columns = (0, 0) * (self.b.dim() - 2) + (0, more)
-        return Factors(pad(self.a, rows), pad(self.b, columns), self.magnitude)
-
-    def delta(self, weight: Tensor | None = None) -> Tensor:
-        """What is added to the weight, in the weight's shape; for DoRA that depends on the weight."""
-        product: Tensor = (self.b.flatten(1) @ self.a.flatten(1)).view(self.delta_shape())
-        if self.magnitude is None:
-            return product
-        if weight is None:
-            raise AdapterError("what a DoRA changes depends on the base's weights; give the base to work it out")
-        changed = weight.to(product) + product
-        gains = self.magnitude / changed.flatten(1).norm(dim=1)
-        delta: Tensor = changed * gains.view(-1, *(1 for _ in changed.shape[1:])) - weight
-        return delta
-
-    def delta_shape(self) -> tuple[int, ...]:
-        return (*self.b.shape[:1], *self.a.shape[1:])
+_WIDEST = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
-class ReadingReport:
-    """What became of a file's tensors, and where its strength came from."""
+class StrengthSource:
+    """What a file, its folder or the catalogue say about strength, and which of them."""
 
-    matched: tuple[str, ...] = ()
-    unmatched: tuple[str, ...] = ()
-    misshapen: tuple[str, ...] = ()
-    scale_source: str = "none"
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """Factors by the model's own module names, and what the file said about itself."""
-
-    factors: Mapping[str, Factors]
-    metadata: AdapterMetadata = field(default_factory=AdapterMetadata)
-    report: ReadingReport = field(default_factory=ReadingReport)
-
-    @property
-    def rank(self) -> int:
-        """The largest of its modules' ranks."""
-        return max(factors.rank for factors in self.factors.values())
-
-    @property
-    def is_dora(self) -> bool:
-        return any(factors.magnitude is not None for factors in self.factors.values())
+    settings: StrengthSettings | None
+    name: str
 
 
 def read_adapter(
-    path: str | Path, module_shapes: Mapping[str, Sequence[int]] | None = None, *, raw_scale: bool = False
+    path: str | Path,
+    module_shapes: Mapping[str, Sequence[int]] | None = None,
+    *,
+    raw_scale: bool = False,
+    rank: int | None = None,
 ) -> Adapter:
-    """Read a file, folder or hub id; factors come as float32, with the scale that the file names in B.
+    """Read a file, folder, hub id or official name; factors come as float32, with the scale that the file names in B.
 
-    module_shapes: weight shapes by module name, from `attach.module_shapes(network)`; without it every module is taken.
-    raw_scale: leave the factors as they lie, as the official v1 program plays them.
+    module_shapes: weight shapes by module name, from `attach.module_shapes(network)`; without it every module is taken
+    that needs no table to be told. raw_scale: leave the factors as they lie, as the official v1 program plays them.
+    rank: the most that a module may have; the report says what that cost. LoHa and LoKr become factors exactly without.
     Raises CheckpointError for what cannot be read (pickles are refused), AdapterError where nothing fits the model.
     """
     files = locate_adapter(path)
-    header, tensors = _load(files.weights)
-    if kind := other_kind(tensors):
-        raise AdapterError(f"{path} is a {kind}; only plain LoRA factors can be read")
-    gathered, unmatched = _gather(tensors, module_shapes, path)
-    settings = settings_from_header(header)
-    source = "header"
-    if settings is None and files.config is not None:
-        settings, source = settings_from_config(_read_json(files.config)), "adapter_config.json"
+    file = open_tensor_file(files.weights)
+    gathered, unmatched = gather(file.entries, module_shapes, path)
+    strength = strength_source(path, files, file)
+    tensors = file.read(key for parts in gathered.values() for key in parts.values())
+    require_finite(files.weights, tensors)
 
     factors: dict[str, Factors] = {}
     misshapen: list[str] = []
-    used: set[str] = set()
-    for module, parts in gathered.items():
-        if "A" not in parts or "B" not in parts:
-            unmatched += [f"{module}.{role}" for role in parts]
+    kinds: dict[str, None] = {}
+    scales: dict[str, float] = {}
+    lost: dict[str, float] = {}
+    used: dict[str, None] = {}
+    for module, keys in gathered.items():
+        parts = {role: tensors[key] for role, key in keys.items()}
+        if (kind := kind_of(parts)) is None:
+            unmatched += keys.values()
             continue
-        magnitude = parts["magnitude"].float().flatten() if "magnitude" in parts else None
-        found = Factors(parts["A"].float(), parts["B"].float(), magnitude)
-        if not found.fits(found.delta_shape() if module_shapes is None else module_shapes[module]):
-            misshapen.append(f"{module}: A {tuple(found.a.shape)}, B {tuple(found.b.shape)}")
+        found = _factors(kind, parts, None if module_shapes is None else module_shapes[module], rank)
+        if found is None:
+            misshapen.append(f"{module}: " + ", ".join(f"{role} {tuple(part.shape)}" for role, part in parts.items()))
             continue
-        scale = 1.0
-        if "alpha" in parts:
-            scale = scale_of(float(parts["alpha"]), found.rank, rslora=settings is not None and settings.rslora)
-            used.add("alpha tensors")
-        elif settings is not None:
-            scale = settings.scale(module, found.rank)
-            used.add(source)
-        factors[module] = found if raw_scale or scale == 1.0 else replace(found, b=found.b * scale)
-    report = ReadingReport(tuple(factors), tuple(unmatched), tuple(misshapen), ", ".join(sorted(used)) or "none")
+        scale, source = module_scale(module, kind, parts, strength)
+        factors[module] = found[0] if raw_scale else found[0].scaled(scale)
+        scales[module] = scale
+        kinds["DoRA" if found[0].magnitude is not None and kind.name == "LoRA" else kind.name] = None
+        used[source] = None
+        lost |= {module: found[1]} if found[1] else {}
+    report = ReadingReport(
+        matched=tuple(factors),
+        unmatched=tuple(unmatched),
+        misshapen=tuple(misshapen),
+        scale_source=", ".join(sorted(used.keys() - {"none"})) or "none",
+        scales=scales,
+        kinds=tuple(kinds),
+        dtype=widest(tensor.dtype for tensor in tensors.values()),
+        lost=lost,
+    )
     _check(path, report, raw_scale=raw_scale)
-    return Adapter(factors, metadata_from_header(header), report)
+    return Adapter(factors, metadata_from_header(file.metadata), report)
+
+
+def gather(
+    keys: Collection[str], known: Collection[str] | None, path: str | Path
+) -> tuple[dict[str, dict[Role, str]], list[str]]:
+    """Keys by module and role, and those that belong to no module of the model.
+
+    Raises CheckpointError for two adapters in one file, AdapterError for a kind that cannot be read.
+    """
+    if kind := other_kind(keys):
+        raise AdapterError(f"{path} is a {kind}; LoRA, DoRA, LoHa and LoKr can be read")
+    names = None if known is None else ModuleNames(known)
+    gathered: dict[str, dict[Role, str]] = {}
+    unmatched: list[str] = []
+    for key in keys:
+        parsed = parse_key(key)
+        module = None
+        if parsed is not None:
+            module = without_prefixes(parsed[0]) if names is None else names.resolve(parsed[0])
+        if parsed is None or module is None:
+            unmatched.append(key)
+            continue
+        parts = gathered.setdefault(module, {})
+        if parsed[1] in parts:
+            raise CheckpointError(f"{path} holds two {parsed[1]} tensors for {module}; keep one adapter a file")
+        parts[parsed[1]] = key
+    return gathered, unmatched
+
+
+def strength_source(path: str | Path, files: AdapterFiles, file: TensorFile) -> StrengthSource:
+    """The header first, then adapter_config.json, then what the catalogue knows of a released one."""
+    if (settings := settings_from_header(file.metadata)) is not None:
+        return StrengthSource(settings, "header")
+    if files.config is not None and (settings := settings_from_config(_read_json(files.config))) is not None:
+        return StrengthSource(settings, CONFIG_FILE)
+    if (settings := trained_strength(path)) is not None:
+        return StrengthSource(settings, "catalogue")
+    return StrengthSource(None, "none")
+
+
+def module_scale(module: str, kind: Kind, parts: Mapping[Role, Tensor], strength: StrengthSource) -> tuple[float, str]:
+    """What the product is multiplied by, and who says so. An alpha tensor goes before everything else."""
+    rank = kind.rank({role: part.shape for role, part in parts.items()})
+    if rank is None:
+        return 1.0, "none"
+    settings = strength.settings
+    if (alpha := parts.get("alpha")) is not None:
+        if alpha.numel() != 1:
+            raise CheckpointError(f"the alpha of {module} has {alpha.numel()} numbers, expected one")
+        return scale_of(float(alpha), rank, rslora=settings is not None and settings.rslora), "alpha tensors"
+    return (1.0, "none") if settings is None else (settings.scale(module, rank), strength.name)
 
 
 def write_adapter(
@@ -167,90 +162,35 @@ def write_adapter(
     folder = Path(folder)
     if not adapter.factors:
         raise AdapterError(f"the adapter for {folder} has no factors, so there is nothing to write")
-    if adapter.is_dora and (plain := [name for name, own in adapter.factors.items() if own.magnitude is None]):
-        raise AdapterError(
-            f"some modules are DoRA and {_some(plain)} are not, which no program reads; write two adapters"
-        )
     if folder.exists() and not _may_replace(folder):
         raise AdapterError(f"{folder} holds something that is no adapter; give another name, or move it away")
-    rank = adapter.rank
-    tensors: dict[str, Tensor] = {}
-    for module, factors in adapter.factors.items():
-        padded = factors.padded(rank)
-        parts = {"lora_A.weight": padded.a, "lora_B.weight": padded.b}
-        if factors.magnitude is not None:
-            # PEFT keeps a convolution's magnitudes along its channels.
-            parts["lora_magnitude_vector"] = factors.magnitude.view(
-                -1 if padded.a.dim() == 2 else (1, -1, *padded.b.shape[2:])
-            )
-        for part, tensor in parts.items():
-            tensors[f"{module}.{part}"] = tensor.detach().to("cpu", dtype).contiguous()
-    config = peft_config(adapter)
-    header = {
-        "format": "pt",
-        STRENGTH_KEY: json.dumps(config),
-        HEADER_KEY: adapter.metadata.model_dump_json(),
-    }
-    card = model_card(title or folder.name, adapter.metadata, modules=len(adapter.factors), rank=rank, prompts=prompts)
+    card = model_card(
+        title or folder.name, adapter.metadata, modules=len(adapter.factors), rank=adapter.rank, prompts=prompts
+    )
     with written_whole(folder) as partial:
-        save_file(tensors, partial / WEIGHTS_FILE, metadata=header)
-        (partial / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        save_adapter_file(partial / WEIGHTS_FILE, adapter, ACESTEP, dtype=dtype)
         (partial / "README.md").write_text(card, encoding="utf-8")
     return folder
 
 
-def peft_config(adapter: Adapter) -> dict[str, Any]:
-    """PEFT's config, true for the factors as they are written: alpha is the rank, so every reader's scale is 1."""
-    return {
-        "peft_type": "LORA",
-        "task_type": None,
-        "base_model_name_or_path": adapter.metadata.base_model,
-        "r": adapter.rank,
-        "lora_alpha": adapter.rank,
-        "lora_dropout": 0.0,
-        "target_modules": sorted(adapter.factors),
-        "rank_pattern": {},
-        "alpha_pattern": {},
-        "use_rslora": False,
-        "use_dora": adapter.is_dora,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "init_lora_weights": True,
-        "inference_mode": True,
-        "modules_to_save": None,
-    }
+def widest(dtypes: Collection[torch.dtype] | Any) -> torch.dtype:
+    """The floating dtype of most digits; float32 where there is none that training uses."""
+    found = set(dtypes)
+    return next((dtype for dtype in _WIDEST if dtype in found), torch.float32)
 
 
-def _load(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _factors(
+    kind: Kind, parts: Mapping[Role, Tensor], shape: Sequence[int] | None, rank: int | None
+) -> tuple[Factors, float] | None:
+    """Factors without the scale, and what the rank cost; None where the tensors do not fit each other or the module."""
     try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no mapping
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
-    broken = [key for key, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if broken:
-        raise CheckpointError(f"{path} holds numbers that are not finite, in {_some(broken)}")
-    return header, tensors
-
-
-def _gather(
-    tensors: Mapping[str, Tensor], known: Mapping[str, Sequence[int]] | None, path: str | Path
-) -> tuple[dict[str, dict[Role, Tensor]], list[str]]:
-    """Tensors by module and role, and the keys that belong to no module of the model."""
-    gathered: dict[str, dict[Role, Tensor]] = {}
-    unmatched: list[str] = []
-    for key, tensor in tensors.items():
-        parsed = parse_key(key)
-        module = None if parsed is None else resolve_module(parsed[0], known)
-        if parsed is None or module is None:
-            unmatched.append(key)
-            continue
-        parts = gathered.setdefault(module, {})
-        if parsed[1] in parts:
-            raise CheckpointError(f"{path} holds two {parsed[1]} tensors for {module}; keep one adapter a file")
-        parts[parsed[1]] = tensor
-    return gathered, unmatched
+        found, lost = kind.factors({role: part.float() for role, part in parts.items()}, rank)
+        expected = found.delta_shape() if shape is None else tuple(shape)
+        found = shaped_like(found, expected)
+        found = replace(found, magnitude=magnitude_of(parts, expected[0]))
+    except (RuntimeError, IndexError, ValueError):
+        return None
+    return (found, lost) if found.fits(expected) else None
 
 
 def _check(path: str | Path, report: ReadingReport, *, raw_scale: bool) -> None:
@@ -271,7 +211,7 @@ def _check(path: str | Path, report: ReadingReport, *, raw_scale: bool) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} holds a {type(values).__name__}, expected an object")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from acestep.errors import AdapterError
-from acestep.lora.adapter import Adapter, Factors
+from acestep.lora.factors import Adapter, Factors
 from acestep.lora.layers import (
     AdaptedLayer,
     DoraChange,

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from acestep.errors import CheckpointError, MissingWeightsError
 from acestep.families.hub import HUB_ID, PICKLE_SUFFIXES
+from acestep.lora.catalogue import hub_id_of
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 CONFIG_FILE = "adapter_config.json"
 
-_PEFT_WEIGHTS_FILE = "adapter_model.safetensors"
+PEFT_WEIGHTS_FILE = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,12 @@ class AdapterFiles:
 def locate_adapter(path: str | Path) -> AdapterFiles:
     """The files of an adapter; CheckpointError where there are none or only pickles, which can run code when read."""
     place = Path(path).expanduser()
-    if not place.exists() and HUB_ID.fullmatch(str(path)):
-        place = _download(str(path))
+    if not place.exists() and (repository := hub_id_of(path) or HUB_ID.fullmatch(str(path))):
+        place = _download(repository if isinstance(repository, str) else repository[0])
     if not place.exists():
-        raise MissingWeightsError(f"there is no adapter at {path}; give a file, a folder or a hub id (owner/name)")
+        raise MissingWeightsError(
+            f"there is no adapter at {path}; give a file, a folder, a hub id (owner/name) or an official LoRA's name"
+        )
     weights = _weights_in(place) if place.is_dir() else place
     if weights.suffix.lower() in PICKLE_SUFFIXES:
         raise CheckpointError(_pickle_message(weights))
@@ -37,7 +40,7 @@ def locate_adapter(path: str | Path) -> AdapterFiles:
 
 
 def _weights_in(folder: Path) -> Path:
-    for name in (WEIGHTS_FILE, _PEFT_WEIGHTS_FILE):
+    for name in (WEIGHTS_FILE, PEFT_WEIGHTS_FILE):
         if (folder / name).exists():
             return folder / name
     candidates = sorted(folder.glob("*.safetensors"))

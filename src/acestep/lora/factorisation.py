@@ -1,0 +1,194 @@
+"""From a file's tensors for one module to low-rank factors: LoRA, DoRA, LoHa and LoKr.
+
+LoHa (Hyeon-Woo et al. 2021, arXiv:2108.06098) is an elementwise product of two low-rank products, which is itself one
+whose rank is the product of theirs. LoKr (Yeh et al. 2023, arXiv:2309.14859) is a Kronecker product, whose factors are
+Kronecker products of its parts' factors. So both become a LoRA exactly; what a lower rank loses is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from acestep.errors import CheckpointError
+from acestep.lora.factors import Factors, lost_share
+
+Parts = Mapping[str, Tensor]
+Shapes = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A way to write a module's change."""
+
+    name: str
+    needs: tuple[frozenset[str], ...]
+    """Sets of roles, one of which must be there in full."""
+    rank: Callable[[Shapes], int | None]
+    """What alpha is divided by, from the shapes alone; None where the kind then has no scale."""
+    factors: Callable[[Parts, int | None], tuple[Factors, float]]
+    """Float32 parts, the largest rank wanted -> factors without the scale, the share of the norm that is lost."""
+
+
+def kind_of(roles: Collection[str]) -> Kind | None:
+    """The kind whose parts are all there; None where some are missing."""
+    return next((kind for kind in KINDS if any(needed <= set(roles) for needed in kind.needs)), None)
+
+
+def magnitude_of(parts: Parts, outputs: int) -> Tensor | None:
+    """DoRA's magnitudes, (out,), from PEFT's vector or LyCORIS' `dora_scale`; None for another kind.
+
+    CheckpointError for LyCORIS' older form with a magnitude for each input, which is no DoRA as the paper has it.
+    """
+    found = parts.get("magnitude", parts.get("dora_scale"))
+    if found is None:
+        return None
+    if "magnitude" not in parts and found.shape[0] != outputs:
+        raise CheckpointError(
+            f"its DoRA has a magnitude for each input ({list(found.shape)} where there are {outputs} outputs);"
+            " only those for each output can be used"
+        )
+    return found.float().flatten()
+
+
+def shaped_like(factors: Factors, weight: Sequence[int]) -> Factors:
+    """The same factors with the trailing axes of that weight: programs differ in how they write 1x1 convolutions."""
+    inputs = tuple(factors.a.shape[1:])
+    if len(inputs) == len(weight) - 1 or _without_ones(inputs) != _without_ones(weight[1:]):
+        return factors
+    ones = (1,) * (len(weight) - 2)
+    return Factors(
+        factors.a.reshape(factors.rank, *weight[1:]),
+        factors.b.flatten(1)[..., *(None for _ in ones)],
+        factors.magnitude,
+    )
+
+
+def _lora(parts: Parts, rank: int | None) -> tuple[Factors, float]:
+    a = parts["A"]
+    if "mid" in parts:
+        # The Tucker form of convolutions: a small kernel between two pointwise products.
+        a = torch.einsum("ij...,jk->ik...", parts["mid"], a.flatten(1))
+    return _cut(Factors(a, parts["B"]), rank)
+
+
+def _loha(parts: Parts, rank: int | None) -> tuple[Factors, float]:
+    """(B1 A1) * (B2 A2), elementwise: each pair of columns and of rows is multiplied (a Khatri-Rao product)."""
+    (b1, a1), (b2, a2) = (_loha_side(parts, side) for side in "12")
+    b = (b1[:, :, None] * b2[:, None, :]).flatten(1)
+    a = (a1[:, None] * a2[None, :]).flatten(0, 1)
+    return _cut(_no_wider_than_needed(b, a), rank)
+
+
+def _loha_side(parts: Parts, side: str) -> tuple[Tensor, Tensor]:
+    b, a = parts[f"hada_w{side}_a"], parts[f"hada_w{side}_b"]
+    if (core := parts.get(f"hada_t{side}")) is None:
+        return b, a
+    return b.T, torch.einsum("ij...,jn->in...", core, a)
+
+
+def _lokr(parts: Parts, rank: int | None) -> tuple[Factors, float]:
+    """kron(W1, W2). Whole: factors of W1 and W2, Kronecker-multiplied; cut: the largest products of singular values."""
+    first, second = _lokr_side(parts, "1"), _lokr_side(parts, "2")
+    (b1, a1), (b2, a2) = first, second
+    full = b1.shape[1] * b2.shape[1]
+    if rank is None or rank >= full:
+        return _no_wider_than_needed(torch.kron(b1, b2), _kron_rows(a1, a2)), 0.0
+    (u1, s1, v1), (u2, s2, v2) = (_svd(b, a) for b, a in (first, second))
+    products = torch.outer(s1, s2).flatten()
+    order = products.argsort(descending=True)
+    left, right = order[:rank] // len(s2), order[:rank] % len(s2)
+    root = products[order[:rank]].sqrt()
+    b = torch.einsum("ar,br->abr", u1[:, left], u2[:, right]).flatten(0, 1) * root
+    a = torch.einsum("ra,rb->rab", v1[left], v2[right]).flatten(1) * root[:, None]
+    inputs = (a1.shape[1] * a2.shape[1], *a2.shape[2:])
+    return _convolved(b.float(), a.float().view(rank, *inputs)), lost_share(products[order], rank)
+
+
+def _lokr_side(parts: Parts, side: str) -> tuple[Tensor, Tensor]:
+    """One of the two small matrices as factors (b, a); one that is given whole is multiplied by the identity."""
+    b, a = parts.get(f"lokr_w{side}_a"), parts.get(f"lokr_w{side}_b")
+    if (core := parts.get(f"lokr_t{side}")) is not None and a is not None and b is not None:
+        return b.T, torch.einsum("ij...,jn->in...", core, a)
+    if a is not None and b is not None:
+        return b, a
+    whole = parts[f"lokr_w{side}"]
+    return _identity_pair(whole)
+
+
+def _identity_pair(whole: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix, or a convolution's weight, as a product with the smaller identity."""
+    outputs, inputs = whole.shape[0], whole.flatten(1).shape[1]
+    if outputs <= inputs:
+        return torch.eye(outputs), whole
+    return whole.flatten(1), torch.eye(inputs).view(inputs, *whole.shape[1:])
+
+
+def _kron_rows(first: Tensor, second: Tensor) -> Tensor:
+    """kron of (r1, i1) with (r2, i2, *kernel) -> (r1 r2, i1 i2, *kernel)"""
+    product = torch.einsum("ab,cd...->acbd...", first, second)
+    return product.flatten(0, 1).flatten(1, 2)
+
+
+def _no_wider_than_needed(b: Tensor, a: Tensor) -> Factors:
+    """Factors of a rank that no matrix of that shape exceeds."""
+    if b.shape[1] > min(b.shape[0], a.flatten(1).shape[1]):
+        b, a = _identity_pair((b @ a.flatten(1)).view(b.shape[0], *a.shape[1:]))
+    return _convolved(b, a)
+
+
+def _convolved(b: Tensor, a: Tensor) -> Factors:
+    """With the trailing axes on B that convolutions have."""
+    return Factors(a, b.view(*b.shape, *(1 for _ in a.shape[2:])))
+
+
+def _svd(b: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    product = b.double() @ a.flatten(1).double()
+    u, values, v = torch.linalg.svd(product, full_matrices=False)
+    return u, values, v
+
+
+def _cut(factors: Factors, rank: int | None) -> tuple[Factors, float]:
+    return (factors, 0.0) if rank is None else factors.truncated(rank)
+
+
+def _without_ones(axes: Sequence[int]) -> tuple[int, ...]:
+    """(in, 3, 1) -> (in, 3): the trailing axes of length one say nothing."""
+    kept = list(axes)
+    while len(kept) > 1 and kept[-1] == 1:
+        kept.pop()
+    return tuple(kept)
+
+
+def _first_axis(role: str) -> Callable[[Shapes], int | None]:
+    return lambda shapes: shapes[role][0]
+
+
+def _lokr_rank(shapes: Shapes) -> int | None:
+    """LyCORIS divides alpha by the rank of what is factored, W2 before W1; two whole matrices have no scale."""
+    return next((shapes[role][0] for role in ("lokr_w2_b", "lokr_w1_b") if role in shapes), None)
+
+
+def _lokr_needs() -> tuple[frozenset[str], ...]:
+    sides = [({f"lokr_w{side}"}, {f"lokr_w{side}_a", f"lokr_w{side}_b"}) for side in "12"]
+    return tuple(frozenset(first | second) for first in sides[0] for second in sides[1])
+
+
+KINDS = (
+    Kind("LoRA", (frozenset({"A", "B"}),), _first_axis("A"), _lora),
+    Kind("LoHa", (frozenset({f"hada_w{n}_{side}" for n in "12" for side in "ab"}),), _first_axis("hada_w1_b"), _loha),
+    Kind("LoKr", _lokr_needs(), _lokr_rank, _lokr),
+)
+
+
+def change_shape(kind: Kind, shapes: Shapes) -> tuple[int, ...] | None:
+    """(out, in, *kernel) of the change that parts of these shapes make; None where they do not fit each other."""
+    with torch.device("meta"):
+        try:
+            factors, _ = kind.factors({role: torch.empty(tuple(shape)) for role, shape in shapes.items()}, None)
+            return tuple(factors.delta().shape)
+        except (RuntimeError, IndexError, ValueError):
+            return None
