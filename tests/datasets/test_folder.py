@@ -1,4 +1,5 @@
 import json
+import os
 import unicodedata
 from pathlib import Path
 
@@ -88,3 +89,34 @@ def test_small_folders_short_tracks_and_rows_without_files_are_warned_about(tmp_
     assert "under 20" in warnings
     assert "shorter than 30 s" in warnings
     assert "gone.wav" in warnings
+
+
+def test_linked_recordings_and_folders_are_read_once_and_a_link_to_nothing_is_named(tmp_path: Path):
+    write_tone(tmp_path / "elsewhere" / "album" / "one.wav", 0.5)
+    write_tone(tmp_path / "elsewhere" / "two.wav", 0.5)
+    audio = tmp_path / "data" / "audio"
+    audio.mkdir(parents=True)
+    (audio / "album").symlink_to(tmp_path / "elsewhere" / "album")
+    (audio / "two.wav").symlink_to(tmp_path / "elsewhere" / "two.wav")
+    (tmp_path / "elsewhere" / "album" / "round").symlink_to(audio)
+    for stem in ("album/one", "two"):
+        annotate(tmp_path / "data", stem, prompt="x")
+    assert [track.name for track in read_dataset_folder(tmp_path / "data").tracks] == ["album/one.wav", "two.wav"]
+    (audio / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    annotate(tmp_path / "data", "gone", prompt="x")
+    with pytest.raises(DatasetError, match=r"gone\.wav: it is not there"):
+        read_dataset_folder(tmp_path / "data")
+
+
+def test_names_as_long_as_they_can_be_work_and_those_that_are_no_text_are_refused(tmp_path: Path):
+    long = "夜" * 83 + ".wav"
+    for name in (long, "👩‍🎤 zwölf\u00a0.wav"):
+        write_tone(tmp_path / "audio" / name, 0.5)
+        with (tmp_path / "metadata.csv").open("a", encoding="utf-8") as file:
+            file.write("" if file.tell() else "filename,prompt\n")
+            file.write(f"{name},night\n")
+    assert len(read_dataset_folder(tmp_path).tracks) == 2
+    os.link(tmp_path / "audio" / long, os.fsencode(tmp_path / "audio") + b"/\xff.wav")
+    with pytest.raises(DatasetError, match="its name is no UTF-8 text") as error:
+        read_dataset_folder(tmp_path)
+    str(error.value).encode("utf-8")

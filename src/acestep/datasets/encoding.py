@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from acestep.audio.streaming import stream_recording
+from acestep.audio.streaming import Audio, stream_recording
 from acestep.errors import AudioError
 from acestep.families.base import Family
 
@@ -25,9 +25,14 @@ def encode_recording(family: Family, path: Path) -> Tensor:
 
     Raises AudioError for what cannot be read, is silent, or is shorter than one frame.
     """
+    return encode_blocks(family, stream_recording(path, family.sample_rate))
+
+
+def encode_blocks(family: Family, audio: Iterable[Audio]) -> Tensor:
+    """As `encode_recording`, of blocks (2, samples) at the family's rate."""
     hop = round(family.sample_rate / family.latent_rate)
     counter = _SampleCounter()
-    blocks = counter.watch(map(torch.from_numpy, stream_recording(path, family.sample_rate)))
+    blocks = counter.watch(map(torch.from_numpy, audio))
     latents = torch.cat(list(encode_windows(family, blocks, hop=hop)), dim=-1)
     counter.check(hop)
     return latents[..., : counter.samples // hop].clone()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,11 @@ def read_dataset_folder(root: str | Path, *, skip_bad: bool = False) -> DatasetF
     for path in recordings:
         name = path.relative_to(root / "audio").as_posix()
         try:
+            _require_text(name)
             annotation = parse_annotation(_known_about(root, name, rows))
             tracks.append(Track(name, path, annotation, duration_s(path)))
         except (DatasetError, AudioError) as error:
-            problems.append(Problem(name, str(error)))
+            problems.append(Problem(name.encode("utf-8", "backslashreplace").decode(), str(error)))
     require_usable(root, problems, total=len(recordings), skip_bad=skip_bad)
     return DatasetFolder(root, tuple(tracks), tuple(problems), tuple(_warnings(tracks, rows, recordings, root)))
 
@@ -83,12 +85,27 @@ def _find_recordings(root: Path) -> list[Path]:
         raise DatasetError(f"there is no folder {root}; expected one with audio/ and annotations/ in it")
     if not folder.is_dir():
         raise DatasetError(f"{root} has no folder audio/; put the recordings there")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
-    visible = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    visible = sorted(_audio_files(folder))
     if not visible:
         kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in AUDIO_SUFFIXES))
         raise DatasetError(f"{folder} holds no recordings; expected files of these kinds: {kinds}")
     return visible
+
+
+def _audio_files(folder: Path) -> Iterator[Path]:
+    """Not hidden, links and linked folders too; a link to nothing is found, so that it can be named."""
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        # A folder that is linked from inside itself would go on for ever.
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
+        if real in seen:
+            continue
+        seen.add(real)
+        for name in files:
+            path = Path(place, name)
+            if not name.startswith(".") and path.suffix.lower() in AUDIO_SUFFIXES:
+                yield path
 
 
 def _rows_by_name(root: Path) -> dict[str, dict[str, Any]]:
@@ -109,10 +126,19 @@ def _known_about(root: Path, name: str, rows: Mapping[str, Mapping[str, Any]]) -
     return {**row, **(read_annotation(annotation) if annotation else {})}
 
 
+def _require_text(name: str) -> None:
+    """DatasetError for a name of bytes that are no UTF-8: no log, JSON or model card could tell it."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DatasetError("its name is no UTF-8 text; rename it") from error
+
+
 def _annotation_file(root: Path, name: str) -> Path | None:
     folder = root / "annotations"
     direct = folder / Path(name).with_suffix(".json")
-    if direct.exists():
+    # os.path, because Path.exists raises for a name that is too long to exist.
+    if os.path.exists(direct):
         return direct
     wanted = _plain(direct.name)
     siblings = direct.parent.glob("*.json") if direct.parent.is_dir() else iter(())

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from acestep.datasets.augmentation import Change
-from acestep.datasets.latent_cache import read_frames
+from acestep.datasets.latent_cache import read_entry, read_frames
 from acestep.datasets.seeding import derive_seed, derived_generator
 from acestep.errors import DatasetError
 from acestep.families.base import Conditioning
@@ -39,7 +38,7 @@ class StoredStates:
             total = stored.get_shape()[0]
             first = min(round(start * self.per_frame), total - 1)
             states: Tensor = stored[first : max(round((start + frames) * self.per_frame), first + 1)]
-        return states
+            return states.clone()
 
 
 @dataclass(frozen=True)
@@ -162,8 +161,8 @@ class LatentDataset:
         start = int(torch.randint(heard.frames - frames + 1, (1,), generator=generator))
         try:
             latents = read_frames(heard.latents, "latents", start, frames)
-            states = load_file(track.lyric_states) if track.lyric_states is not None else {}
-            conditioning = Conditioning(**load_file(heard.conditioning), **states)
+            states = read_entry(track.lyric_states) if track.lyric_states is not None else {}
+            conditioning = Conditioning(**read_entry(heard.conditioning), **states)
             targets = tuple(stored.window(start, frames) for stored in heard.targets)
         except (OSError, SafetensorError) as error:
             raise DatasetError(
