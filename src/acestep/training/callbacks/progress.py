@@ -1,47 +1,93 @@
-"""Progress on a terminal: a bar with the loss and the time that is left."""
+"""Progress on a terminal: a bar with the loss and where it is going, and the time that is left."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from acestep.training.callbacks.base import RunControl, TrainingCallback
-from acestep.training.results import RunInfo, StepResult, TrainingSummary, ValidationResult
+from acestep.training.loss_trend import LossTrend, Trend
+from acestep.training.results import RunInfo, SamplesResult, StepResult, TrainingSummary, ValidationResult
+from acestep.training.validation import paired_change
 
-_SMOOTHING = 0.95
+LINE_EVERY_S = 60.0
+_ARROWS = {-1: "↓", 0: "→", 1: "↑"}
+_NARROW = 80
 
 
 class ProgressCallback(TrainingCallback):
-    """For programs that talk to a person; the loss is a running mean, since single steps say little."""
+    """For programs that talk to a person: a bar on a terminal, and a line a minute where there is none (a log file).
 
-    def __init__(self, console: Console | None = None) -> None:
+    The loss is smoothed and freed of the luck of its noise levels (loss_trend.py); its arrow turns only where the
+    change is beyond two standard errors. The held-out loss comes with its paired change since the run began. What does
+    not fit a narrow terminal is left out, the least important first.
+    """
+
+    def __init__(self, console: Console | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.console = console or Console(stderr=True)
+        self._clock = clock
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._loss: float | None = None
+        self._trend = LossTrend()
+        self._said_at = clock()
+        self._first_validation: ValidationResult | None = None
         self._held_out = ""
 
     def on_start(self, run: RunInfo, control: RunControl) -> None:
         for warning in run.warnings:
-            self.console.print(f"[yellow]note:[/] {warning}")
+            self._say("note", warning)
+        self._said_at = self._clock()
+        if not self.console.is_terminal:
+            return
         self._bar = Progress(
-            TextColumn("training"),
-            BarColumn(),
+            BarColumn(bar_width=10 if self.console.width < _NARROW else 24),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[state]}"),
+            # Markup off: the words are ours, but cut to a width that counts letters.
+            TextColumn("{task.fields[state]}", markup=False),
             console=self.console,
         )
         self._task = self._bar.add_task("training", total=run.total_steps, completed=run.step, state="")
         self._bar.start()
 
     def on_step(self, result: StepResult, control: RunControl) -> None:
-        past = result.loss if self._loss is None else self._loss
-        self._loss = _SMOOTHING * past + (1 - _SMOOTHING) * result.loss
-        left = "" if result.eta_s is None else f"  {format_duration(result.eta_s)} left"
-        self._show(result.step, f"epoch {result.epoch}  loss {self._loss:.4f}{self._held_out}{left}")
+        self._trend.add(result.examples)
+        if self._bar is not None and self._task is not None:
+            taken = self._bar.columns[0].bar_width if isinstance(self._bar.columns[0], BarColumn) else 0
+            counted = 2 * len(str(result.total_steps)) + 1
+            room = self.console.width - (taken or 0) - counted - 3
+            self._bar.update(self._task, completed=result.step, state=fitting(self._parts(result), room))
+        elif self._clock() - self._said_at >= LINE_EVERY_S or result.step in (1, result.total_steps):
+            self._said_at = self._clock()
+            counted_steps = f"step {result.step}/{result.total_steps}"
+            self.console.print(
+                "  ".join([counted_steps, *(part for _, part in self._parts(result))]),
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def on_validation(self, result: ValidationResult, control: RunControl) -> None:
-        self._held_out = f"  held-out {result.val_loss:.4f}"
+        self._held_out = f"held-out {result.val_loss:.4f}"
+        if self._first_validation is None:
+            self._first_validation = result
+        elif self._first_validation.by_track.keys() & result.by_track.keys():
+            self._held_out += f" ({paired_change(self._first_validation, result)})"
+        if self._bar is None:
+            who = f"epoch {result.epoch}" if result.epoch else "the base"
+            self.console.print(f"{who}  {self._held_out}", markup=False, highlight=False, soft_wrap=True)
+
+    def on_samples(self, result: SamplesResult, control: RunControl) -> None:
+        if result.samples:
+            self._say("samples", f"{len(result.samples)} songs of epoch {result.epoch} in {result.folder}")
+
+    def on_event(self, event: str, details: Mapping[str, Any]) -> None:
+        told = details.get("message") or ", ".join(f"{name} {value}" for name, value in details.items())
+        self._say(event.replace("_", " "), str(told))
 
     def on_end(self, summary: TrainingSummary) -> None:
         self._close()
@@ -49,20 +95,69 @@ class ProgressCallback(TrainingCallback):
     def on_failure(self, error: BaseException) -> None:
         self._close()
 
-    def _show(self, step: int, state: str) -> None:
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=step, state=state)
+    def state(self) -> dict[str, Any]:
+        first = self._first_validation
+        return {} if first is None else {"first_val_loss": first.val_loss, "first_by_track": dict(first.by_track)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        if "first_by_track" in state:
+            self._first_validation = ValidationResult(0, 0, state["first_val_loss"], None, state["first_by_track"])
+
+    def _parts(self, result: StepResult) -> list[tuple[int, str]]:
+        """What there is to say with its importance, 0 the greatest, in the order of reading."""
+        trend = self._trend.now()
+        music = result.audio_s / result.seconds if result.seconds > 0 else 0.0
+        parts = [
+            (2, f"epoch {result.epoch}/{result.epochs}"),
+            (0, format_loss(trend or Trend(result.loss))),
+            (3, self._held_out),
+            (1, format_left(result.eta_s, result.eta_range_s)),
+            (4, f"{result.memory_bytes / 1e9:.1f} GB"),
+            (5, f"{music:.0f}x real time" if music >= 10 else f"{music:.1f}x real time"),
+        ]
+        return [(importance, part) for importance, part in parts if part]
+
+    def _say(self, kind: str, text: str) -> None:
+        self.console.print(f"[yellow]{escape(kind)}:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
 
 
-def format_duration(seconds: float) -> str:
-    """48 s, 3 min 20 s, 2 h 5 min"""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+def fitting(parts: Sequence[tuple[int, str]], room: int) -> str:
+    """As many parts as fit into `room` letters, the most important first, in the order they came."""
+    chosen: list[tuple[int, str]] = []
+    for part in sorted(parts):
+        wider = [*chosen, part]
+        if sum(len(text) for _, text in wider) + 2 * (len(wider) - 1) > room:
+            break
+        chosen = wider
+    return "  ".join(text for importance, text in parts if (importance, text) in chosen)
+
+
+def format_loss(trend: Trend) -> str:
+    """loss 0.4321 ↓2.1%"""
+    if trend.change is None:
+        return f"loss {trend.level:.4f}"
+    moved = f"{abs(trend.change):.1%}" if trend.direction else ""
+    return f"loss {trend.level:.4f} {_ARROWS[trend.direction]}{moved}"
+
+
+def format_left(eta_s: float | None, eta_range_s: tuple[float, float] | None) -> str:
+    """12 min to 15 min left; one time where both ends read alike, nothing where it cannot be told yet"""
+    if eta_s is None:
+        return ""
+    ends = [format_rough(end) for end in eta_range_s or (eta_s, eta_s)]
+    return f"{ends[0]} left" if ends[0] == ends[1] else f"{ends[0]} to {ends[1]} left"
+
+
+def format_rough(seconds: float) -> str:
+    """A duration to two digits: 48 s, 12 min, 2 h 10 min"""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    tens = round(seconds / 600) * 10
+    return f"{tens // 60} h {tens % 60} min" if tens < 1440 else f"{seconds / 3600:.0f} h"
