@@ -99,11 +99,12 @@ def test_a_second_run_in_a_folder_is_refused_while_the_first_lives(tmp_path: Pat
 def test_metrics_of_steps_to_be_repeated_are_dropped_with_half_written_lines(tmp_path: Path):
     folder = RunFolder(tmp_path)
     for step in range(1, 6):
-        folder.add_metrics(step=step, loss=0.1 * step)
+        folder.add_metrics(step=step, loss=0.1 * step, track="a\u2028b")
     with folder.metrics.open("a") as file:
         file.write('{"step": 2, "lo')
     folder.forget_after(3)
-    assert [json.loads(line)["step"] for line in folder.metrics.read_text().splitlines()] == [1, 2, 3]
+    kept = [json.loads(line) for line in folder.metrics.read_text(encoding="utf-8").split("\n")[:-1]]
+    assert [(line["step"], line["track"]) for line in kept] == [(step, "a\u2028b") for step in (1, 2, 3)]
 
 
 def test_a_half_line_of_a_killed_run_costs_no_other_line(tmp_path: Path):

@@ -10,6 +10,7 @@ Prodigy (Mishchenko and Defazio 2023, arXiv:2306.06101), by prodigyopt: finds th
 from __future__ import annotations
 
 import importlib
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
@@ -121,6 +122,8 @@ def _adamw(groups: Groups) -> torch.optim.Optimizer:
 
 
 def _adamw_8bit(groups: Groups) -> torch.optim.Optimizer:
+    # On some processors its import warns that a kernel for 4-bit products is missing, which no optimizer needs.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     package = _import("bitsandbytes", optimizer="adamw_8bit", extra="quantize")
     optimizer: torch.optim.Optimizer = package.optim.AdamW8bit(list(groups), betas=ADAM_BETAS, eps=ADAM_EPS)
     return optimizer
