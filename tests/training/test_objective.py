@@ -67,7 +67,7 @@ def test_an_examples_numbers_depend_on_what_they_are_for_and_not_on_its_batch():
     shape = (8, 16, 5)
     together = draw(0, 3, [4, 9], shape, TrainingNoise())
     alone = draw(0, 3, [9], shape, TrainingNoise())
-    for name in ("noise", "normals", "drops"):
+    for name in ("noise", "sigmas", "drops"):
         assert torch.equal(getattr(together, name)[1:], getattr(alone, name))
     for other in (draw(1, 3, [9], shape, TrainingNoise()), draw(0, 4, [9], shape, TrainingNoise())):
         assert not torch.equal(other.noise, alone.noise)
@@ -83,8 +83,14 @@ def test_noise_is_standard_and_levels_follow_the_logit_normal():
     draws = draw(0, 0, range(3000), (1, 1, 8), NOTHING_DROPPED)
     assert float(draws.noise.mean()) == pytest.approx(0, abs=0.02)
     assert float(draws.noise.std()) == pytest.approx(1, abs=0.02)
-    sigmas = logit_normal_sigmas(draws.normals, training_sigmas())
-    assert float(sigmas.median()) == pytest.approx(0.75, abs=0.02)  # 3 * 0.5 / (1 + 2 * 0.5)
+    assert float(draws.sigmas.median()) == pytest.approx(0.75, abs=0.02)  # 3 * 0.5 / (1 + 2 * 0.5)
+
+
+def test_uniform_levels_are_even_where_nothing_is_shifted():
+    noise = TrainingNoise(shift=1.0)
+    sigmas = draw(0, 0, range(4000), (1, 1, 1), noise, distribution="uniform").sigmas
+    parts = torch.histc(sigmas, bins=10, min=0, max=1) / 4000
+    assert parts.tolist() == pytest.approx([0.1] * 10, abs=0.02)
 
 
 def test_dropped_lyrics_and_text_change_the_loss_that_keeps_them():
@@ -94,7 +100,7 @@ def test_dropped_lyrics_and_text_change_the_loss_that_keeps_them():
     kept = draw(0, 0, [0], clean.shape[1:], NOTHING_DROPPED)
     dropped = draw(0, 0, [0], clean.shape[1:], TrainingNoise(text_dropout=1, speaker_dropout=1, lyric_dropout=1))
     assert torch.equal(kept.noise, dropped.noise)
-    losses = [losses_under(family.velocity, clean, conditioning, draws, TrainingNoise()) for draws in (kept, dropped)]
+    losses = [losses_under(family.velocity, clean, conditioning, draws) for draws in (kept, dropped)]
     assert not torch.equal(losses[0], losses[1])
 
 

@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from acestep.datasets import LatentDataset
-from acestep.errors import AdapterError, TrainingError
+from acestep.errors import AdapterError, CheckpointError, TrainingError
 from acestep.families.base import Conditioning, TrainingNoise
 from acestep.families.checkpoint import fingerprint
 from acestep.lora import attach, module_shapes, read_adapter
@@ -24,7 +25,15 @@ from acestep.training import (
     ValidationResult,
 )
 from acestep.training.callbacks.base import RunControl
-from acestep.training.config import DataSection, LoopSection, LoraSection
+from acestep.training.commands import command_run
+from acestep.training.config import (
+    DataSection,
+    DropoutRates,
+    EarlyStoppingSection,
+    LoopSection,
+    LoraSection,
+    SampleSection,
+)
 from small_family import SmallFamily, write_dataset, write_tone
 
 TRACKS = 7
@@ -42,6 +51,7 @@ def make_config(out: Path, *, lora: dict[str, object] | None = None, **loop: obj
         lora=LoraSection(**{"rank": 2, "alpha": 4.0, "dropout": 0.1, **(lora or {})}),
         training=LoopSection(**settings),  # type: ignore[arg-type]
         data=DataSection(max_duration=2.0, validation_split=0.25),
+        samples=SampleSection(every_epochs=None),
         precision="fp32",
         gradient_checkpointing=False,
     )
@@ -234,8 +244,9 @@ def test_nan_in_the_loss_stops_the_run_and_names_the_last_good_checkpoint(tmp_pa
     watcher = Watcher()
     with pytest.raises(TrainingError) as error:
         trainer.train(trainer.prepare_dataset(data), callbacks=[watcher, SaveCheckpointCallback(every=1)])
+    # Three steps an epoch of two batches each: the eighth batch is the second of the fourth step.
     last = tmp_path / "run" / "checkpoints" / "epoch-0001"
-    assert "the loss became nan at step" in str(error.value)
+    assert "the loss became nan at step 4" in str(error.value)
     assert str(last) in str(error.value)
     assert "track_" in str(error.value)
     assert watcher.failures == [error.value]
@@ -255,10 +266,10 @@ def test_a_run_with_another_rank_or_data_is_not_resumed_and_says_what_differs(tm
     trainer = make_trainer(tmp_path / "run", epochs=1)
     dataset = trainer.prepare_dataset(data)
     trainer.train(dataset)
-    with pytest.raises(TrainingError, match="lora is"):
+    with pytest.raises(TrainingError, match=r"lora\.rank is 3, was 2"):
         make_trainer(tmp_path / "run", lora={"rank": 3}, epochs=2).train(dataset, resume=True)
     fewer = LatentDataset(dataset.tracks[:-1], dataset.crop_frames)
-    with pytest.raises(TrainingError, match="tracks_sha256"):
+    with pytest.raises(TrainingError, match="tracks are gone: track_006"):
         make_trainer(tmp_path / "run", epochs=2).train(fewer, resume=True)
 
 
@@ -306,12 +317,23 @@ def test_gradient_checkpointing_and_bf16_train_to_nearly_the_same(tmp_path: Path
     assert losses["bf16"] == pytest.approx(losses["plain"], rel=0.05)
 
 
-def test_batches_of_unequal_tracks_train_on_their_shortest(tmp_path: Path):
+def test_tracks_of_unequal_length_train_to_the_same_in_batches_of_any_size(tmp_path: Path):
     root = write_dataset(tmp_path / "data", tracks=4, duration_s=1.0)
     write_tone(root / "audio" / "track_000.wav", 0.6)
-    trainer, watcher = make_trainer(tmp_path / "run", batch_size=4, epochs=1), Watcher()
-    trainer.train(trainer.prepare_dataset(root), callbacks=[watcher])
-    assert len(watcher.steps) == 1
+    losses = []
+    for batch_size in (1, 4):
+        watcher = Watcher()
+        trainer = make_trainer(
+            tmp_path / str(batch_size),
+            lora={"dropout": 0.0},
+            batch_size=batch_size,
+            gradient_accumulation=4 // batch_size,
+            epochs=2,
+            learning_rate=1e-3,
+        )
+        trainer.train(trainer.prepare_dataset(root), callbacks=[watcher])
+        losses.append([step.loss for step in watcher.steps])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_one_track_trains_without_validation(tmp_path: Path):
@@ -351,3 +373,175 @@ def test_epochs_given_to_train_go_before_the_configs_and_into_the_record(tmp_pat
     trainer.train(trainer.prepare_dataset(data), epochs=2, callbacks=[watcher])
     assert len(watcher.epochs) == 2
     assert TrainingConfig.from_yaml(tmp_path / "run" / "config.yaml").training.epochs == 2
+
+
+class SmallMemory(SmallFamily):
+    """Holds a batch of `room` windows, and more without gradients."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def velocity(self, latents: Tensor, sigmas: Tensor, conditioning: Conditioning) -> Tensor:
+        room = 1 if self.room == 0 and self.network.gradient_checkpointing else self.room
+        if torch.is_grad_enabled() and len(latents) > room:
+            raise torch.OutOfMemoryError("out of memory")
+        return super().velocity(latents, sigmas, conditioning)
+
+
+@pytest.mark.parametrize(("room", "answers"), [(2, 1), (1, 2), (0, 3)])
+def test_a_full_memory_makes_batches_smaller_and_changes_nothing_else(
+    tmp_path: Path, data: Path, room: int, answers: int
+):
+    losses = []
+    for name, family in (("large", SmallFamily()), ("small", SmallMemory(room))):
+        watcher = Watcher()
+        trainer = make_trainer(
+            tmp_path / name, family, lora={"dropout": 0.0}, batch_size=4, gradient_accumulation=1, learning_rate=1e-3
+        )
+        trainer.train(trainer.prepare_dataset(data), callbacks=[watcher])
+        losses.append([step.loss for step in watcher.steps])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    told = [json.loads(line) for line in (tmp_path / "small" / "events.jsonl").read_text().splitlines()]
+    assert len([event for event in told if event["event"] == "out of memory"]) == answers
+
+
+def test_a_memory_too_small_for_one_window_says_what_would_help(tmp_path: Path, data: Path):
+    family = SmallMemory(-1)
+    trainer = make_trainer(tmp_path / "run", family)
+    with pytest.raises(TrainingError, match=r"max_duration.*base_quantization.*rank"):
+        trainer.train(trainer.prepare_dataset(data))
+
+
+def test_a_paused_run_waits_with_its_state_kept_and_goes_on_to_the_same_end(tmp_path: Path, data: Path):
+    dataset = make_trainer(tmp_path / "calm").prepare_dataset(data)
+    make_trainer(tmp_path / "calm").train(dataset)
+    out = tmp_path / "paused"
+
+    def pause(control: RunControl) -> None:
+        command_run(out, "pause")
+        threading.Timer(0.8, command_run, (out, "run")).start()
+
+    make_trainer(out).train(dataset, callbacks=[At(2, pause)])
+    assert_equal(factors(out / "adapter"), factors(tmp_path / "calm" / "adapter"))
+    events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events] == [
+        "started",
+        "checkpoint",
+        "paused",
+        "went on",
+        "checkpoint",
+        "finished",
+    ]
+    assert events[3]["paused_s"] > 0.5
+    steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert all(step["seconds"] < 0.5 for step in steps if "seconds" in step)
+
+
+def test_a_cancelled_run_keeps_what_it_learned_and_can_go_on(tmp_path: Path, data: Path):
+    dataset = make_trainer(tmp_path / "calm").prepare_dataset(data)
+    make_trainer(tmp_path / "calm").train(dataset)
+    out = tmp_path / "cancelled"
+    summary = make_trainer(out).train(dataset, callbacks=[At(4, lambda control: command_run(out, "cancel"))])
+    assert (summary.outcome, summary.steps) == ("cancelled", 4)
+    assert read_adapter(out / "adapter").factors
+    assert make_trainer(out).train(dataset, resume=True).outcome == "finished"
+    assert_equal(factors(out / "adapter"), factors(tmp_path / "calm" / "adapter"))
+
+
+def test_sigterm_ends_a_run_in_order(tmp_path: Path, data: Path):
+    trainer = make_trainer(tmp_path / "run")
+    end = At(2, lambda control: os.kill(os.getpid(), signal.SIGTERM))
+    summary = trainer.train(trainer.prepare_dataset(data), callbacks=[end])
+    assert (summary.outcome, summary.steps) == ("stopped", 2)
+    assert "SIGTERM" in summary.reason
+
+
+def test_the_state_that_was_kept_as_the_best_becomes_the_result_over_a_resume_too(tmp_path: Path, data: Path):
+    dataset = make_trainer(tmp_path / "short").prepare_dataset(data)
+    short = make_trainer(tmp_path / "short").train(dataset, callbacks=[At(3, lambda c: c.stop("enough"))])
+    keep = At(3, lambda control: control.keep_best())
+    halt = At(5, lambda control: control.stop("for now"))
+    make_trainer(tmp_path / "long").train(dataset, callbacks=[keep, halt])
+    summary = make_trainer(tmp_path / "long").train(dataset, resume=True)
+    assert (summary.best_step, summary.steps) == (3, 9)
+    assert_equal(factors(summary.adapter), factors(short.adapter))
+
+
+def test_a_run_that_gets_no_better_stops_early_and_restores_its_best_epoch(tmp_path: Path, data: Path):
+    watcher = Watcher()
+    stopping = EarlyStoppingSection(patience=2)
+    trainer = make_trainer(tmp_path / "run", learning_rate=0.5, epochs=40, warmup_steps=0, early_stopping=stopping)
+    summary = trainer.train(trainer.prepare_dataset(data), callbacks=[watcher])
+    assert summary.outcome == "stopped"
+    best = min(watcher.validations, key=lambda validation: validation.val_loss)
+    assert summary.best_step == (best.step or None)
+    assert watcher.epochs[-1].epoch < 40
+
+
+def test_an_average_of_the_steps_is_what_is_validated_and_saved(tmp_path: Path, data: Path):
+    dataset = make_trainer(tmp_path / "plain").prepare_dataset(data)
+    plain, averaged = Watcher(), Watcher()
+    make_trainer(tmp_path / "plain").train(dataset, callbacks=[plain])
+    make_trainer(tmp_path / "averaged", ema_decay=0.9).train(dataset, callbacks=[averaged])
+    assert [step.loss for step in averaged.steps] == [step.loss for step in plain.steps]
+    assert averaged.validations[-1].val_loss != plain.validations[-1].val_loss
+    one, other = factors(tmp_path / "plain" / "adapter"), factors(tmp_path / "averaged" / "adapter")
+    assert not all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_a_base_with_nan_in_its_weights_is_named_before_any_work(tmp_path: Path, data: Path):
+    family = SmallFamily()
+    dataset = make_trainer(tmp_path / "other").prepare_dataset(data)
+    next(iter(family.network.parameters()))[0] = float("nan")
+    with pytest.raises(CheckpointError, match="hold NaN or infinity in"):
+        make_trainer(tmp_path / "run", family).train(dataset)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_resumed_run_does_otherwise_is_written_down(tmp_path: Path, data: Path):
+    dataset = make_trainer(tmp_path / "run", epochs=1).prepare_dataset(data)
+    make_trainer(tmp_path / "run", epochs=1).train(dataset)
+    make_trainer(tmp_path / "run", epochs=2, learning_rate=1e-3).train(dataset, resume=True)
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    changed = next(event for event in events if event["event"] == "settings changed")
+    assert changed["training.epochs"] == {"was": 1, "is": 2}
+    assert changed["training.learning_rate"] == {"was": 1e-2, "is": 1e-3}
+
+
+def test_every_step_says_what_it_saw_and_what_it_cost(tmp_path: Path, data: Path):
+    trainer, watcher = make_trainer(tmp_path / "run"), Watcher()
+    trainer.train(trainer.prepare_dataset(data), callbacks=[watcher])
+    for step in watcher.steps:
+        assert step.loss == pytest.approx(sum(example.loss for example in step.examples) / len(step.examples))
+        assert all(0 < example.sigma <= 1 for example in step.examples)
+        assert step.audio_s == pytest.approx(2.0 * len(step.examples), rel=0.05)
+        assert step.memory_bytes > 1e6
+        assert 0 <= step.waiting_s <= step.seconds
+
+
+def test_training_levels_and_dropped_conditioning_are_as_configured(tmp_path: Path, data: Path):
+    seen: list[Tensor] = []
+
+    class Watched(SmallFamily):
+        def velocity(self, latents: Tensor, sigmas: Tensor, conditioning: Conditioning) -> Tensor:
+            if torch.is_grad_enabled():
+                seen.append(conditioning.text_states)
+            return super().velocity(latents, sigmas, conditioning)
+
+    levels = {}
+    for distribution in ("logit_normal", "uniform"):
+        watcher = Watcher()
+        trainer = make_trainer(
+            tmp_path / distribution,
+            Watched(),
+            timestep_distribution=distribution,
+            timestep_shift=1.0,
+            conditioning_dropout=DropoutRates(text=1.0),
+            epochs=20,
+        )
+        trainer.train(trainer.prepare_dataset(data), callbacks=[watcher])
+        levels[distribution] = torch.tensor([example.sigma for step in watcher.steps for example in step.examples])
+    assert not any(states.any() for states in seen)
+    assert levels["uniform"].std() == pytest.approx(12**-0.5, abs=0.04)
+    assert levels["logit_normal"].std() < 0.24

@@ -22,6 +22,12 @@ def logit_normal_sigmas(normals: Tensor, levels: Tensor) -> Tensor:
     return levels.to(normals.device)[index]
 
 
+def uniform_sigmas(normals: Tensor, levels: Tensor) -> Tensor:
+    """Every training level equally often, from standard normals as `logit_normal_sigmas` takes them -> (batch,)."""
+    index = (torch.special.ndtr(normals.double()) * TRAIN_STEPS).floor().long().clamp(0, TRAIN_STEPS - 1)
+    return levels.to(normals.device)[index]
+
+
 def add_noise(clean: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
     """Straight path between clean and noise (Liu et al. 2022, arXiv:2209.03003); sigmas: (batch,)."""
     level = sigmas.view(-1, 1, 1, 1)

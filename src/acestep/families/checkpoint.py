@@ -64,6 +64,14 @@ def load_weights(
     network.load_state_dict(tensors, assign=True)
 
 
+def require_finite(network: nn.Module) -> None:
+    """CheckpointError naming the tensors that hold NaN or infinity: nothing could be learned on top of them."""
+    bad = [name for name, tensor in _base_tensors(network) if not torch.isfinite(tensor).all()]
+    if bad:
+        listed = f"{', '.join(bad[:_LISTED])}{f' and {len(bad) - _LISTED} more' if len(bad) > _LISTED else ''}"
+        raise CheckpointError(f"the base model's weights hold NaN or infinity in {listed}; get its files again")
+
+
 def fingerprint(network: nn.Module) -> str:
     """sha256 over names, shapes and values of the base weights, adapters left out.
 

@@ -2,60 +2,78 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from acestep.datasets.latent_dataset import LatentDataset
+from acestep.datasets.latent_dataset import Batch, LatentDataset
+from acestep.datasets.prefetching import prefetch
 from acestep.datasets.seeding import derive_seed
 from acestep.errors import TrainingError
-from acestep.families.base import Family
+from acestep.families.base import Family, TrainingNoise
+from acestep.lora.adapter import Adapter
 from acestep.lora.attach import TrainableAdapter
 from acestep.lora.metadata import AdapterMetadata
 from acestep.training.callbacks.base import TrainingCallback
-from acestep.training.checkpoints import (
-    Checkpoint,
-    Position,
-    RunIdentity,
-    optimizer_tensors,
-    restore,
-    save_checkpoint,
-)
-from acestep.training.config import SchedulerName
-from acestep.training.interruption import Interruption
-from acestep.training.learning_rate import learning_rate_factor
-from acestep.training.objective import draw, losses_under
-from acestep.training.plan import TrainingPlan
-from acestep.training.results import EpochResult, RunInfo, StepResult, ValidationResult
+from acestep.training.checkpoints import Checkpoint, Position, RunIdentity, save_checkpoint
+from acestep.training.commands import RunCommands
+from acestep.training.config import TimestepDistribution
+from acestep.training.memory import peak_memory_bytes
+from acestep.training.objective import Draws, draw, losses_under, losses_with_alignment
+from acestep.training.optimization import Optimization
+from acestep.training.pace import Pace
+from acestep.training.plan import TrainingPlan, batches_of_one_length
+from acestep.training.results import EpochResult, ExampleLoss, RunInfo, StepResult, ValidationResult
 from acestep.training.run_folder import RunFolder
+from acestep.training.samples import SampleMaker
 from acestep.training.validation import held_out_loss
 
-# The released trainer's; a short memory suits a loss whose size depends on the level that was drawn.
-ADAM_BETAS = (0.8, 0.9)
-ADAM_EPS = 1e-8
+logger = logging.getLogger(__name__)
 
-Outcome = Literal["finished", "stopped"]
+_POLL_S = 0.5
+
+Outcome = Literal["finished", "stopped", "cancelled"]
+Phase = Literal["between batches", "in a batch", "in a step"]
+"""What an error finds: a whole state; gradients of a step that are half there; parameters that are half new."""
 
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How the adapter learns; the plan says from what."""
+    """How the adapter meets its tracks; the plan says in what order, the optimization what it makes of them."""
 
-    learning_rate: float
-    scheduler: SchedulerName
-    warmup_steps: int
-    weight_decay: float
-    max_grad_norm: float
+    batch_size: int
+    noise: TrainingNoise
+    distribution: TimestepDistribution
+    alignment_weight: float
     validate_every: int
+    sample_every: int | None
+    keep_checkpoints: int
     autocast: torch.dtype | None
     """What matrix products are computed in; None leaves them to the weights' own dtype."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """A batch that is ready to be trained on. examples: of the whole step; last: the step is complete with it."""
+
+    step: int
+    indices: tuple[int, ...]
+    batch: Batch
+    draws: Draws
+    examples: int
+    last: bool
+
+
+class _TooLarge(Exception):
+    """A batch does not fit into the GPU's memory."""
 
 
 class TrainingLoop:
@@ -70,41 +88,53 @@ class TrainingLoop:
         *,
         plan: TrainingPlan,
         settings: LoopSettings,
+        optimization: Optimization,
+        samples: SampleMaker | None,
         folder: RunFolder,
         identity: RunIdentity,
         metadata: AdapterMetadata,
         callbacks: Sequence[TrainingCallback],
-        interruption: Interruption,
+        commands: RunCommands,
     ) -> None:
         self.family, self.adapter = family, adapter
         self.training, self.held_out = training, held_out
-        self.plan, self.settings, self.folder = plan, settings, folder
+        self.plan, self.settings, self.optimization = plan, settings, optimization
+        self.samples, self.folder = samples, folder
         self.identity, self.metadata = identity, metadata
-        self.callbacks, self.interruption = callbacks, interruption
+        self.callbacks, self.commands = callbacks, commands
         self.step = 0
         self.first_validation: ValidationResult | None = None
         self.last_validation: ValidationResult | None = None
         self.last_checkpoint: Path | None = None
+        self.best_step: int | None = None
+        self._best: dict[str, Tensor] = {}
         self._parameters = adapter.parameters()
-        self._optimizer = torch.optim.AdamW(
-            self._parameters.values(),
-            lr=settings.learning_rate,
-            betas=ADAM_BETAS,
-            eps=ADAM_EPS,
-            weight_decay=settings.weight_decay,
-        )
+        self._batch_size = settings.batch_size
+        self._examples: list[ExampleLoss] = []
+        self._batches_done = 0
         self._epoch_loss_sum, self._epoch_examples = 0.0, 0
-        self._wants_checkpoint = False
-        self._stop_reason: str | None = None
-        self._inside_step = False
+        self._phase: Phase = "between batches"
+        self._pace = Pace()
+        self._step_began = time.monotonic()
+        self._audio_s = self._waiting_s = 0.0
+        self._wants_checkpoint = self._wants_best = False
+        self._ending: tuple[Outcome, str] | None = None
+        self._written: tuple[Path, int] | None = None
+
+    # What callbacks may ask for (`RunControl`).
 
     def save_checkpoint(self) -> None:
-        """Ask for a checkpoint after this step (`RunControl`)."""
         self._wants_checkpoint = True
 
+    def keep_best(self) -> None:
+        self._wants_best = True
+
+    def note(self, event: str, **details: Any) -> None:
+        for callback in self.callbacks:
+            callback.on_event(event, details)
+
     def stop(self, reason: str) -> None:
-        """Ask the run to end after this step (`RunControl`)."""
-        self._stop_reason = reason
+        self._ending = ("stopped", reason)
 
     def info(self, warnings: tuple[str, ...]) -> RunInfo:
         """What callbacks are told at the start."""
@@ -121,105 +151,170 @@ class TrainingLoop:
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of this run; TrainingError says in what it differs where it is another's."""
-        if differences := self.identity.differences(checkpoint.position.identity):
-            raise TrainingError(f"{checkpoint.path} is of another run: {'; '.join(differences)}")
-        restore(checkpoint, self._optimizer, self.adapter)
         position = checkpoint.position
-        self.step = position.step
+        if differences := self.identity.differences(position.identity):
+            raise TrainingError(
+                f"{checkpoint.path} is of another run: {'; '.join(differences)}. Resume with what it had, or train in"
+                " another output_dir"
+            )
+        self.optimization.load(checkpoint.below("optimization"), position.optimization)
+        for name, gradient in checkpoint.below("gradient").items():
+            self._parameters[name].grad = gradient.to(self._parameters[name].device)
+        self._best, self.best_step = checkpoint.below("best"), position.best_step
+        self.step, self._batches_done, self._batch_size = position.step, position.batches_done, position.batch_size
+        self._examples = list(position.examples)
         self._epoch_loss_sum, self._epoch_examples = position.epoch_loss_sum, position.epoch_examples
         self.first_validation, self.last_validation = position.first_validation, position.last_validation
-        self.last_checkpoint = checkpoint.path
+        self.last_checkpoint, self._written = checkpoint.path, (checkpoint.path, self._batches_done)
+        for callback in self.callbacks:
+            callback.load_state(position.callbacks.get(type(callback).__name__, {}))
+
+    def result(self) -> Adapter:
+        """What the run amounts to: the adapter that was kept as the best, else the average of its steps, if one is
+        taken, else the last."""
+        if not self._best:
+            with self.optimization.averaged():
+                return self.adapter.adapter(self.metadata)
+        last = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
+        self.adapter.load_parameters(self._best)
+        best = self.adapter.adapter(self.metadata)
+        self.adapter.load_parameters(last)
+        return best
 
     def run(self) -> tuple[Outcome, str]:
         """Train to the end, or to where it was asked to stop -> (outcome, why).
 
-        Every way out but a failure leaves a checkpoint. Raises TrainingError where the loss is no number, and
-        KeyboardInterrupt on Ctrl-C, after the step that was running.
+        Every way out leaves a checkpoint of the last whole state. Raises TrainingError where a loss is no number, and
+        KeyboardInterrupt on Ctrl-C, after the batch that was at work.
         """
         try:
             outcome, reason = self._run()
-        except KeyboardInterrupt:
-            # A second Ctrl-C can come in the middle of a step, where the state is neither the old nor the new one.
-            if not self._inside_step:
-                self._write_checkpoint()
+        except BaseException:
+            self._rescue()
             raise
         self._write_checkpoint()
         return outcome, reason
 
     def _run(self) -> tuple[Outcome, str]:
-        started, began_at = time.monotonic(), self.step
         self.adapter.drop_out(True)
-        if self.step == 0:
+        if self.step == 0 and self.last_validation is None:
             self._validate(epoch=0)
-        while self.step < self.plan.total_steps:
-            result = self._train_step(started, began_at)
-            for callback in self.callbacks:
-                callback.on_step(result, self)
-            if self.step % self.plan.steps_per_epoch == 0:
-                self._end_epoch(result.epoch)
-            if self._wants_checkpoint:
-                self._write_checkpoint()
-            if self.interruption.requested:
-                raise KeyboardInterrupt
-            if self._stop_reason is not None:
-                break
+        while self.step < self.plan.total_steps and self._ending is None:
+            try:
+                with prefetch(self._material(self.step, self._batches_done, self._batch_size)) as materials:
+                    self._walk(materials)
+            except _TooLarge as error:
+                self._take_smaller_batches(error)
         if self.last_validation is not None and self.last_validation.step < self.step:
             self._validate(epoch=self.plan.epoch_of(self.step - 1) + 1)
-        if self.step < self.plan.total_steps:
-            return "stopped", self._stop_reason or ""
-        return "finished", "all steps are done"
+        return self._ending or ("finished", "all steps are done")
 
-    def _train_step(self, started: float, began_at: int) -> StepResult:
-        began = time.monotonic()
-        self._inside_step = True
-        epoch, micro_batches = self.plan.epoch_of(self.step), self.plan.step(self.step)
-        examples = sum(len(indices) for indices in micro_batches)
-        rate = self.settings.learning_rate * learning_rate_factor(
-            self.step,
-            total_steps=self.plan.total_steps,
-            warmup_steps=self.settings.warmup_steps,
-            scheduler=self.settings.scheduler,
-        )
-        losses = []
-        for indices in micro_batches:
+    def _walk(self, materials: Iterator[Material]) -> None:
+        self._step_began = time.monotonic()
+        while self._ending is None:
+            asked = time.monotonic()
+            material = next(materials, None)
+            if material is None:
+                return
+            self._waiting_s += time.monotonic() - asked
+            self._accumulate(material)
+            if material.last:
+                self._take_step(material)
+            self._obey()
+
+    def _material(self, step: int, batches_done: int, batch_size: int) -> Iterator[Material]:
+        """All batches from there on. Runs in a thread of its own, ahead of the loop."""
+        while step < self.plan.total_steps:
+            epoch = self.plan.epoch_of(step)
+            tracks, examples = self.training.at_epoch(epoch), self.plan.examples(step)
+            batches = batches_of_one_length(examples, tracks.window, batch_size=batch_size)
+            for place, indices in enumerate(batches[batches_done:], start=batches_done + 1):
+                batch = tracks.batch(indices)
+                draws = draw(
+                    self.plan.seed,
+                    epoch,
+                    indices,
+                    batch.latents.shape[1:],
+                    self.settings.noise,
+                    distribution=self.settings.distribution,
+                )
+                yield Material(step, indices, batch, draws, len(examples), last=place == len(batches))
+            step, batches_done = step + 1, 0
+
+    def _accumulate(self, material: Material) -> None:
+        """Add the batch's part to the step's gradients."""
+        self._phase = "in a batch"
+        try:
+            losses, minimised = self._losses(material)
             # Divided by the examples of the whole step, so that small batches add up to exactly the large one.
-            total = self._losses(epoch, indices).sum() / examples
-            total.backward()  # type: ignore[no-untyped-call]
-            losses.append(total.detach())
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), self.settings.max_grad_norm)
-        loss, grad_norm = float(torch.stack(losses).sum()), float(norm)
-        self._require_finite(loss, grad_norm, epoch, micro_batches)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+            (minimised.sum() / material.examples).backward()  # type: ignore[no-untyped-call]
+        except torch.OutOfMemoryError as error:
+            raise _TooLarge(f"{len(material.indices)} of {_shape(material)}") from error
+        values = zip(material.batch.tracks, material.draws.sigmas.tolist(), losses.tolist(), strict=True)
+        examples = [ExampleLoss(track, sigma, loss) for track, sigma, loss in values]
+        for example in examples:
+            if not math.isfinite(example.loss):
+                raise self._failure(f"the loss became {example.loss}", [example.track])
+        self._examples += examples
+        self._audio_s += material.batch.latents.shape[-1] * len(examples) / self.family.latent_rate
+        self._batches_done += 1
+        self._phase = "between batches"
+
+    def _take_step(self, material: Material) -> None:
+        self._phase = "in a batch"
+        grad_norm = self.optimization.clip()
+        if not math.isfinite(grad_norm):
+            tracks = [example.track for example in self._examples]
+            raise self._failure(f"the gradient's norm became {grad_norm}", tracks)
+        self._phase = "in a step"
+        rate = self.optimization.step(self.step)
         self.step += 1
-        self._epoch_loss_sum += loss * examples
-        self._epoch_examples += examples
-        self._inside_step = False
+        examples = tuple(self._examples)
+        loss = sum(example.loss for example in examples) / len(examples)
+        self._epoch_loss_sum += loss * len(examples)
+        self._epoch_examples += len(examples)
+        self._examples, self._batches_done = [], 0
+        self._phase = "between batches"
         now = time.monotonic()
-        done, left = self.step - began_at, self.plan.total_steps - self.step
-        return StepResult(
+        seconds, self._step_began = now - self._step_began, now
+        self._pace.add(seconds)
+        remaining = self._pace.remaining(self.plan.total_steps - self.step)
+        result = StepResult(
             step=self.step,
             total_steps=self.plan.total_steps,
-            epoch=epoch + 1,
+            epoch=self.plan.epoch_of(material.step) + 1,
             epochs=self.plan.epochs,
             loss=loss,
             learning_rate=rate,
             grad_norm=grad_norm,
             examples=examples,
-            seconds=now - began,
-            eta_s=(now - started) / done * left if done > 2 else None,
+            audio_s=self._audio_s,
+            seconds=seconds,
+            waiting_s=self._waiting_s,
+            memory_bytes=peak_memory_bytes(self.family.device),
+            eta_s=remaining[0] if remaining else None,
+            eta_range_s=remaining[1] if remaining else None,
         )
+        self._audio_s = self._waiting_s = 0.0
+        for callback in self.callbacks:
+            callback.on_step(result, self)
+        if self.step % self.plan.steps_per_epoch == 0:
+            self._end_epoch(result.epoch)
 
-    def _losses(self, epoch: int, indices: Sequence[int]) -> Tensor:
-        """(batch,) losses of these tracks' windows in this epoch."""
-        batch = self.training.at_epoch(epoch).batch(indices)
-        device, rates = self.family.device, self.family.noise
-        draws = draw(self.plan.seed, epoch, indices, batch.latents.shape[1:], rates)
-        with self._autocast(), _seeded(derive_seed(self.plan.seed, "dropout", epoch, indices[0]), device):
+    def _losses(self, material: Material) -> tuple[Tensor, Tensor]:
+        """(denoising losses, what is minimised), (batch,) each: alignment comes in where targets were prepared."""
+        device, batch = self.family.device, material.batch
+        epoch = self.plan.epoch_of(material.step)
+        dropout_seed = derive_seed(self.plan.seed, "dropout", epoch, material.indices[0])
+        with self._autocast(), _seeded(dropout_seed, device):
             clean, conditioning = batch.latents.to(device), batch.conditioning.to(device)
-            return losses_under(self.family.velocity, clean, conditioning, draws, rates)
+            if not batch.targets:
+                losses = losses_under(self.family.velocity, clean, conditioning, material.draws)
+                return losses, losses
+            losses, alignment = losses_with_alignment(
+                self.family.velocity_with_alignment, clean, conditioning, material.draws, batch.targets
+            )
+            return losses, losses + self.settings.alignment_weight * alignment
 
     def _end_epoch(self, epoch: int) -> None:
         last = self.step == self.plan.total_steps
@@ -234,62 +329,160 @@ class TrainingLoop:
         self._epoch_loss_sum, self._epoch_examples = 0.0, 0
         for callback in self.callbacks:
             callback.on_epoch(result, self)
+        self._keep_best_if_asked()
+        every = self.settings.sample_every
+        if self.samples is not None and every is not None and (last or epoch % every == 0):
+            self._make_samples(self.samples, epoch)
 
     def _validate(self, epoch: int) -> ValidationResult | None:
         if self.held_out is None:
             return None
-        self.adapter.drop_out(False)
-        with self._autocast():
+        with self._as_used(), self._autocast():
             loss = held_out_loss(self.family, self.held_out, seed=self.plan.seed)
-        self.adapter.drop_out(True)
-        result = ValidationResult(self.step, epoch, loss.mean, loss.standard_error, loss.by_track)
         if not math.isfinite(loss.mean):
-            raise TrainingError(f"the held-out loss became {loss.mean} after step {self.step}; {self._last_good()}")
+            # The parameters gave this, so they are not worth a checkpoint.
+            self._phase = "in a step"
+            whose = f"after step {self.step}" if self.step else "of the base model itself: its weights may be damaged"
+            raise TrainingError(f"the held-out loss {whose} is {loss.mean}; {self._last_good()}")
+        result = ValidationResult(self.step, epoch, loss.mean, loss.standard_error, loss.by_track, loss.by_sigma)
         self.first_validation = self.first_validation or result
         self.last_validation = result
         for callback in self.callbacks:
             callback.on_validation(result, self)
+        self._keep_best_if_asked()
         return result
+
+    def _make_samples(self, samples: SampleMaker, epoch: int) -> None:
+        with self._as_used():
+            result = samples.make(epoch=epoch, step=self.step, adapter=self.adapter)
+        for callback in self.callbacks:
+            callback.on_samples(result, self)
+
+    @contextmanager
+    def _as_used(self) -> Iterator[None]:
+        """The adapter as it will be used: averaged, if an average is taken, and without dropout."""
+        self.adapter.drop_out(False)
+        with self.optimization.averaged():
+            yield
+        self.adapter.drop_out(True)
+
+    def _keep_best_if_asked(self) -> None:
+        if not self._wants_best:
+            return
+        self._wants_best = False
+        with self.optimization.averaged():
+            self._best = {name: parameter.detach().cpu().clone() for name, parameter in self._parameters.items()}
+        self.best_step = self.step
+
+    def _obey(self) -> None:
+        """Do what callbacks, signals and the control file have asked for."""
+        if self._wants_checkpoint:
+            self._write_checkpoint()
+        wish = self.commands.wish()
+        if wish == "pause":
+            self._pause()
+            wish = self.commands.wish()
+        if wish == "interrupt":
+            raise KeyboardInterrupt
+        if wish in ("stop", "cancel") and self._ending is None and self.step < self.plan.total_steps:
+            outcomes: dict[str, tuple[Outcome, str]] = {
+                "stop": ("stopped", "the system asked it to end (SIGTERM)"),
+                "cancel": ("cancelled", "it was cancelled"),
+            }
+            self._ending = outcomes[wish]
+
+    def _pause(self) -> None:
+        self._write_checkpoint()
+        self.note("paused", step=self.step)
+        began = time.monotonic()
+        while self.commands.wish() == "pause":
+            time.sleep(_POLL_S)
+        paused_s = time.monotonic() - began
+        self._step_began += paused_s
+        self.note("went on", step=self.step, paused_s=round(paused_s, 1))
+
+    def _take_smaller_batches(self, error: _TooLarge) -> None:
+        """After running out of memory: the step begins anew in batches of half the size, and comes to the same."""
+        self._forget_step()
+        if self.family.device.type == "cuda":
+            torch.cuda.empty_cache()
+        network: Any = self.family.network
+        if self._batch_size > 1:
+            self._batch_size = self._batch_size // 2
+            what = f"batches of {self._batch_size} from now on, the gradients of a step stay the same"
+        elif getattr(network, "gradient_checkpointing", True) is False:
+            network.gradient_checkpointing = True
+            what = "gradient checkpointing is on from now on"
+        else:
+            raise TrainingError(
+                f"the GPU's memory is too small for one window ({error}); make data.max_duration shorter, take"
+                f" base_quantization: int8 or nf4, or a lower lora.rank. {self._last_good()}"
+            ) from error
+        self.note("out of memory", step=self.step, batch=str(error), batch_size=self._batch_size, answer=what)
+
+    def _forget_step(self) -> None:
+        """Back to the end of the last whole step."""
+        self.optimization.forget_gradients()
+        self._examples, self._batches_done = [], 0
+        self._audio_s = self._waiting_s = 0.0
+        self._phase = "between batches"
+
+    def _rescue(self) -> None:
+        """Keep the last whole state when a run ends by an error; the error goes before one that comes of this."""
+        if self._phase == "in a step":
+            return
+        if self._phase == "in a batch":
+            self._forget_step()
+        try:
+            self._write_checkpoint()
+        except TrainingError as failed:
+            logger.error("%s", failed)
 
     def _write_checkpoint(self) -> None:
         self._wants_checkpoint = False
         done, inside = divmod(self.step, self.plan.steps_per_epoch)
         path = self.folder.checkpoint(epoch=done + (inside > 0), step=self.step, whole_epoch=inside == 0)
-        if path == self.last_checkpoint:
+        if (path, self._batches_done) == self._written or (self.step, self._batches_done) == (0, 0):
             return
         position = Position(
             step=self.step,
+            examples=tuple(self._examples),
+            batches_done=self._batches_done,
+            batch_size=self._batch_size,
             epoch_loss_sum=self._epoch_loss_sum,
             epoch_examples=self._epoch_examples,
             first_validation=self.first_validation,
             last_validation=self.last_validation,
+            best_step=self.best_step,
+            optimization=self.optimization.values(),
+            callbacks={type(callback).__name__: state for callback in self.callbacks if (state := callback.state())},
             identity=self.identity,
         )
+        gradients = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
+        tensors = {
+            "optimization": self.optimization.tensors(),
+            "gradient": gradients,
+            "best": self._best,
+        }
         try:
-            save_checkpoint(
-                path,
-                position,
-                self.adapter.adapter(self.metadata),
-                self._parameters,
-                optimizer_tensors(self._optimizer, self.adapter),
-            )
+            with self.optimization.averaged():
+                adapter = self.adapter.adapter(self.metadata)
+            save_checkpoint(path, position, adapter, tensors)
+            self.folder.prune_checkpoints(self.settings.keep_checkpoints, sparing=path)
         except OSError as error:
             raise TrainingError(f"no checkpoint could be written to {path}: {error}; {self._last_good()}") from error
-        self.last_checkpoint = path
+        self.last_checkpoint, self._written = path, (path, self._batches_done)
         for callback in self.callbacks:
             callback.on_checkpoint(path)
 
-    def _require_finite(
-        self, loss: float, grad_norm: float, epoch: int, micro_batches: Sequence[Sequence[int]]
-    ) -> None:
-        if math.isfinite(loss) and math.isfinite(grad_norm):
-            return
-        what = f"the loss became {loss}" if not math.isfinite(loss) else f"the gradient's norm became {grad_norm}"
-        tracks = [self.training.tracks[index].name for indices in micro_batches for index in indices]
+    def _failure(self, what: str, tracks: Sequence[str]) -> TrainingError:
+        """The error for a step that gave no number, its state from before being kept."""
+        step = self.step + 1
+        self._rescue()
         named = ", ".join(tracks[:5]) + (f" and {len(tracks) - 5} more" if len(tracks) > 5 else "")
-        raise TrainingError(
-            f"{what} at step {self.step + 1} (epoch {epoch + 1}, tracks {named}); a lower learning_rate or"
-            f" precision: fp32 may help; {self._last_good()}"
+        return TrainingError(
+            f"{what} at step {step} (epoch {self.plan.epoch_of(step - 1) + 1}, tracks {named}); a lower"
+            f" learning_rate or precision: fp32 may help; {self._last_good()}"
         )
 
     def _last_good(self) -> str:
@@ -309,3 +502,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+def _shape(material: Material) -> str:
+    return f"{material.batch.latents.shape[-1]} frames"

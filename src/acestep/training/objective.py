@@ -9,36 +9,49 @@ import torch
 from torch import Tensor
 
 from acestep.datasets.seeding import derived_generator
-from acestep.diffusion.flow_matching import add_noise, clean_estimate, clean_loss, logit_normal_sigmas
+from acestep.diffusion.alignment import mean_alignment_losses
+from acestep.diffusion.flow_matching import add_noise, clean_estimate, clean_loss, logit_normal_sigmas, uniform_sigmas
 from acestep.diffusion.schedules import training_sigmas
 from acestep.families.base import Conditioning, TrainingNoise, drop_conditioning
+from acestep.training.config import TimestepDistribution
 
 VelocityModel = Callable[[Tensor, Tensor, Conditioning], Tensor]
+AlignedModel = Callable[[Tensor, Tensor, Conditioning], tuple[Tensor, tuple[Tensor, ...]]]
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Random numbers of a batch. noise: as the latents; normals: (batch,); drops: (batch, 3) bool, for the text, the
+    """Random numbers of a batch. noise: as the latents; sigmas: (batch,); drops: (batch, 3) bool, for the text, the
     speaker and the lyrics."""
 
     noise: Tensor
-    normals: Tensor
+    sigmas: Tensor
     drops: Tensor
 
 
-def draw(seed: int, epoch: int, indices: Sequence[int], shape: Sequence[int], rates: TrainingNoise) -> Draws:
+def draw(
+    seed: int,
+    epoch: int,
+    indices: Sequence[int],
+    shape: Sequence[int],
+    noise: TrainingNoise,
+    *,
+    distribution: TimestepDistribution = "logit_normal",
+) -> Draws:
     """One set of numbers an example, (seed, epoch, index) alone deciding: batches of any size give the same ones.
 
     shape: of one example's latents. Drawn on the CPU, so every device trains on the same noise.
     """
-    chances = torch.tensor([rates.text_dropout, rates.speaker_dropout, rates.lyric_dropout])
-    noise, normals, drops = [], [], []
+    chances = torch.tensor([noise.text_dropout, noise.speaker_dropout, noise.lyric_dropout])
+    normals, drops, noises = [], [], []
     for index in indices:
         generator = derived_generator(seed, "noise", epoch, index)
         normals.append(torch.randn((), generator=generator))
         drops.append(torch.rand(3, generator=generator) < chances)
-        noise.append(torch.randn(tuple(shape), generator=generator))
-    return Draws(torch.stack(noise), torch.stack(normals), torch.stack(drops))
+        noises.append(torch.randn(tuple(shape), generator=generator))
+    to_sigmas = {"logit_normal": logit_normal_sigmas, "uniform": uniform_sigmas}[distribution]
+    sigmas = to_sigmas(torch.stack(normals), training_sigmas(shift=noise.shift))
+    return Draws(torch.stack(noises), sigmas, torch.stack(drops))
 
 
 def denoising_losses(
@@ -53,12 +66,30 @@ def denoising_losses(
     return clean_loss(clean_estimate(noisy, predicted.float(), sigmas), clean)
 
 
-def losses_under(
-    velocity: VelocityModel, clean: Tensor, conditioning: Conditioning, draws: Draws, rates: TrainingNoise
-) -> Tensor:
+def losses_under(velocity: VelocityModel, clean: Tensor, conditioning: Conditioning, draws: Draws) -> Tensor:
     """`denoising_losses` with the noise, levels and dropped conditioning that `draws` say."""
     device = clean.device
     text, speaker, lyrics = draws.drops.to(device).unbind(1)
     kept = drop_conditioning(conditioning, text=text, speaker=speaker, lyrics=lyrics)
-    sigmas = logit_normal_sigmas(draws.normals, training_sigmas(shift=rates.shift)).to(device)
-    return denoising_losses(velocity, clean, draws.noise.to(device), sigmas, kept)
+    return denoising_losses(velocity, clean, draws.noise.to(device), draws.sigmas.to(device), kept)
+
+
+def losses_with_alignment(
+    model: AlignedModel,
+    clean: Tensor,
+    conditioning: Conditioning,
+    draws: Draws,
+    targets: Sequence[Sequence[Tensor]],
+) -> tuple[Tensor, Tensor]:
+    """`losses_under`, and beside them how far the network's middle states are from what encoders hear (see
+    diffusion/alignment.py): (batch,) each. targets: for each encoder one (states, width) an example."""
+    predictions: tuple[Tensor, ...] = ()
+
+    def velocity(latents: Tensor, sigmas: Tensor, kept: Conditioning) -> Tensor:
+        nonlocal predictions
+        predicted, predictions = model(latents, sigmas, kept)
+        return predicted
+
+    losses = losses_under(velocity, clean, conditioning, draws)
+    heard = [[states.to(clean.device) for states in encoder] for encoder in targets]
+    return losses, mean_alignment_losses(predictions, heard)

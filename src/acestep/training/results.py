@@ -116,13 +116,15 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """How a run ended. adapter: the folder of the result; seconds: of this call, not of a run it resumed."""
+    """How a run ended. adapter: the folder of the result; best_step: where it was taken from, None for the end of the
+    run; seconds: of this call, not of a run it resumed."""
 
     folder: Path
     adapter: Path
     steps: int
-    outcome: Literal["finished", "stopped"]
+    outcome: Literal["finished", "stopped", "cancelled"]
     reason: str
+    best_step: int | None
     first_validation: ValidationResult | None
     last_validation: ValidationResult | None
     seconds: float

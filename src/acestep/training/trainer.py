@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from acestep.datasets.augmentation import Augmentation
+from acestep.datasets.folder import read_dataset_folder
+from acestep.datasets.latent_cache import LatentCache, choose_cache_folder
 from acestep.datasets.latent_dataset import LatentDataset
+from acestep.datasets.lyric_states import with_lyric_states
 from acestep.datasets.preparation import OnProgress, prepare_dataset
+from acestep.datasets.representation_targets import load_encoders, with_targets
 from acestep.datasets.seeding import derived_generator
-from acestep.errors import TrainingError
+from acestep.errors import MissingWeightsError, TrainingError
 from acestep.families.base import Family
+from acestep.families.checkpoint import require_finite
 from acestep.families.loading import default_device, load_family
 from acestep.lora.adapter import Adapter, write_adapter
 from acestep.lora.attach import TrainableAdapter, attach_trainable, module_shapes
 from acestep.lora.metadata import AdapterMetadata, TrainedWith
-from acestep.lora.targets import find_targets
-from acestep.training.callbacks import RecordingCallback, SaveCheckpointCallback, TrainingCallback
-from acestep.training.checkpoints import RunIdentity, latest_checkpoint
+from acestep.lora.targets import find_ranks, find_targets
+from acestep.training.building import (
+    build_watchers,
+    changed_settings,
+    optimization_settings,
+    run_identity,
+    training_noise,
+    warnings_of,
+)
+from acestep.training.callbacks import TrainingCallback
+from acestep.training.checkpoints import latest_checkpoint
+from acestep.training.commands import RunCommands, hearing_signals
 from acestep.training.config import TrainingConfig
-from acestep.training.interruption import Interruption, noticing_interrupt
-from acestep.training.loop import LoopSettings, TrainingLoop
+from acestep.training.loop import LoopSettings, Outcome, TrainingLoop
+from acestep.training.optimization import Optimization
 from acestep.training.plan import TrainingPlan
 from acestep.training.results import TrainingSummary
 from acestep.training.run_folder import RunFolder
+from acestep.training.samples import SampleMaker
 
 _EXAMPLE_PROMPTS = 3
+_SAMPLED_PROMPTS = 2
 
 
 class LoRATrainer:
@@ -55,9 +72,9 @@ class LoRATrainer:
             # The run's config.yaml tells the base that was trained on, wherever it was named.
             self.config = self.config.model_copy(update={"base_model": self.base_name})
             self.family = self._load(self.base_name, device)
-        self._targets = find_targets(
-            module_shapes(self.family.network), self.config.lora.target_modules, self.family.lora_aliases
-        )
+        lora, aliases = self.config.lora, self.family.lora_aliases
+        self._targets = find_targets(module_shapes(self.family.network), lora.target_modules, aliases)
+        self._ranks = find_ranks(self._targets, lora.rank_pattern, aliases)
         self._adapter: Adapter | None = None
         self._prompts: tuple[str, ...] = ()
 
@@ -69,20 +86,27 @@ class LoRATrainer:
         cache_dir: str | Path | None = None,
         on_progress: OnProgress | None = None,
     ) -> LatentDataset:
-        """Check a dataset folder and encode what is not cached yet (datasets/preparation.py); None takes the config's.
+        """Check a dataset folder and compute what no step changes, where it is not cached (datasets/preparation.py).
 
-        Raises DatasetError naming all tracks that cannot be used, unless skip_bad.
+        That is latents of each recording and its changed copies, text states, lyric states where the adapter leaves the
+        lyric encoder alone, and what alignment losses compare with where their encoders are here. None takes the
+        config's folder. Raises DatasetError naming all tracks that cannot be used, unless skip_bad.
         """
         data = self.config.data
-        return prepare_dataset(
-            root if root is not None else data.train_dir,
+        folder = Path(root if root is not None else data.train_dir)
+        cache = LatentCache(Path(cache_dir) if cache_dir is not None else choose_cache_folder(folder))
+        dataset = prepare_dataset(
+            folder,
             self.family,
             max_duration_s=data.max_duration,
             seed=self.config.training.seed,
+            augmentation=Augmentation(**data.augmentation.model_dump()),
             skip_bad=skip_bad,
-            cache_dir=cache_dir,
+            cache_dir=cache.root,
             on_progress=on_progress,
         )
+        dataset = with_lyric_states(dataset, self.family, self._targets, cache)
+        return self._with_alignment(dataset, folder, cache) if self.config.training.ssl_loss_weight else dataset
 
     def train(
         self,
@@ -95,41 +119,34 @@ class LoRATrainer:
         """Train, and leave the run folder of DESIGN.md in the config's output_dir with the result in its `adapter/`.
 
         None takes the dataset and the epochs of the config. resume: go on from the folder's latest checkpoint, or start
-        where there is none. A checkpoint every 10 epochs is kept unless a SaveCheckpointCallback says otherwise.
+        where there is none. Callbacks come beside those that the config asks for, and instead of one of their own kind.
         """
         began = time.monotonic()
         dataset = dataset if dataset is not None else self.prepare_dataset()
         if not len(dataset):
             raise TrainingError("the dataset has no tracks; prepare a folder with recordings in it")
         config = self.config if epochs is None else _with_epochs(self.config, epochs)
+        require_finite(self.family.network)
         folder = RunFolder(config.output_dir)
-        folder.start(config.to_yaml(), resume=resume)
-        watchers = [RecordingCallback(folder), *callbacks]
-        if not any(isinstance(callback, SaveCheckpointCallback) for callback in callbacks):
-            watchers.append(SaveCheckpointCallback())
+        watchers = build_watchers(config, folder, callbacks)
         self._prompts = tuple(dict.fromkeys(track.prompt for track in dataset.tracks))[:_EXAMPLE_PROMPTS]
-        with folder.logging_to_file(), self._attached() as adapter, noticing_interrupt() as interruption:
-            loop = self._build_loop(config, folder, dataset, adapter, watchers, interruption)
-            if resume and (checkpoint := latest_checkpoint(folder.checkpoints())) is not None:
-                loop.resume(checkpoint)
-            folder.forget_after(loop.step or -1)
-            try:
-                info = loop.info((*dataset.warnings, *_warnings(config, loop.plan)))
-                for watcher in watchers:
-                    watcher.on_start(info, loop)
-                outcome, reason = loop.run()
-            except BaseException as error:
-                for watcher in watchers:
-                    watcher.on_failure(error)
-                raise
-            finally:
-                self._adapter = adapter.adapter(loop.metadata)
+        with folder.locked():
+            changes = changed_settings(folder, config) if resume else {}
+            folder.start(config.to_yaml(), resume=resume)
+            commands = RunCommands(folder.control)
+            with folder.logging_to_file(), self._attached() as adapter, hearing_signals(commands):
+                loop = self._build_loop(config, folder, dataset, adapter, watchers, commands)
+                if resume and (checkpoint := latest_checkpoint(folder.checkpoints())) is not None:
+                    loop.resume(checkpoint)
+                folder.forget_after(loop.step or -1)
+                outcome, reason = self._watched(loop, (*dataset.warnings, *warnings_of(config, loop.plan)), changes)
             summary = TrainingSummary(
                 folder=folder.path,
                 adapter=self.save_lora(folder.adapter),
                 steps=loop.step,
                 outcome=outcome,
                 reason=reason,
+                best_step=loop.best_step,
                 first_validation=loop.first_validation,
                 last_validation=loop.last_validation,
                 seconds=time.monotonic() - began,
@@ -137,6 +154,33 @@ class LoRATrainer:
             for watcher in watchers:
                 watcher.on_end(summary)
         return summary
+
+    def _watched(self, loop: TrainingLoop, warnings: Sequence[str], changes: Mapping[str, Any]) -> tuple[Outcome, str]:
+        """Run the loop with its watchers told of the start and of a failure; the adapter is kept either way."""
+        try:
+            info = loop.info(tuple(warnings))
+            for watcher in loop.callbacks:
+                watcher.on_start(info, loop)
+            if changes:
+                loop.note("settings changed", **changes)
+            return loop.run()
+        except BaseException as error:
+            for watcher in loop.callbacks:
+                watcher.on_failure(error)
+            raise
+        finally:
+            self._adapter = loop.result()
+
+    def _with_alignment(self, dataset: LatentDataset, folder: Path, cache: LatentCache) -> LatentDataset:
+        """With representation targets; without them, and a word on why, where the weights they need are not here."""
+        try:
+            encoders = load_encoders(self.family)
+        except MissingWeightsError as error:
+            said = f"representation-alignment losses are off: {error}"
+            return replace(dataset, warnings=(*dataset.warnings, said))
+        paths = {track.name: track.path for track in read_dataset_folder(folder, skip_bad=True).tracks}
+        recordings = {track.content: paths[track.name] for track in dataset.tracks}
+        return with_targets(dataset, recordings, encoders, cache, latent_rate=self.family.latent_rate)
 
     def save_lora(self, path: str | Path) -> Path:
         """Write the adapter folder, whole or not at all; what an interrupted run had learned can be saved too."""
@@ -148,7 +192,8 @@ class LoRATrainer:
         chosen = torch.device(device) if device is not None else default_device()
         # On a GPU half the memory decides what can be trained; on a CPU the float32 residual stream costs little.
         half = self.config.precision == "bf16" and chosen.type != "cpu"
-        return load_family(name, device=chosen, dtype=torch.bfloat16 if half else torch.float32)
+        dtype = torch.bfloat16 if half else torch.float32
+        return load_family(name, device=chosen, dtype=dtype, quantization=self.config.base_quantization)
 
     @contextmanager
     def _attached(self) -> Iterator[TrainableAdapter]:
@@ -162,6 +207,9 @@ class LoRATrainer:
             rank=lora.rank,
             alpha=lora.alpha,
             dropout=lora.dropout,
+            rslora=lora.use_rslora,
+            dora=lora.use_dora,
+            ranks=self._ranks,
             generator=derived_generator(self.config.training.seed, "adapter"),
         )
         if checkpointing is not None:
@@ -180,38 +228,55 @@ class LoRATrainer:
         dataset: LatentDataset,
         adapter: TrainableAdapter,
         callbacks: Sequence[TrainingCallback],
-        interruption: Interruption,
+        commands: RunCommands,
     ) -> TrainingLoop:
         """The config ends here: the loop gets plain values."""
         training, held_out = dataset.split(config.data.validation_split)
         loop = config.training
+        plan = TrainingPlan(
+            tracks=len(training),
+            examples_per_step=loop.batch_size * loop.gradient_accumulation,
+            epochs=loop.epochs,
+            seed=loop.seed,
+            max_steps=loop.max_steps,
+        )
         return TrainingLoop(
             self.family,
             adapter,
             training,
             held_out,
-            plan=TrainingPlan(
-                tracks=len(training),
-                batch_size=loop.batch_size,
-                accumulation=loop.gradient_accumulation,
-                epochs=loop.epochs,
-                seed=loop.seed,
-                max_steps=loop.max_steps,
-            ),
+            plan=plan,
             settings=LoopSettings(
-                learning_rate=loop.learning_rate,
-                scheduler=loop.lr_scheduler,
-                warmup_steps=loop.warmup_steps,
-                weight_decay=loop.weight_decay,
-                max_grad_norm=loop.max_grad_norm,
+                batch_size=loop.batch_size,
+                noise=training_noise(config, self.family.noise),
+                distribution=loop.timestep_distribution,
+                alignment_weight=loop.ssl_loss_weight * self.family.alignment_weight,
                 validate_every=loop.validate_every,
+                sample_every=config.samples.every_epochs,
+                keep_checkpoints=config.checkpoints.keep,
                 autocast=torch.bfloat16 if config.precision == "bf16" else None,
             ),
+            optimization=Optimization(adapter.parameters(), optimization_settings(config, plan.total_steps)),
+            samples=self._sample_maker(config, folder, held_out or training),
             folder=folder,
-            identity=self._identity(config, dataset),
+            identity=run_identity(config, self.family.fingerprint(), dataset),
             metadata=self._metadata(config),
             callbacks=callbacks,
-            interruption=interruption,
+            commands=commands,
+        )
+
+    def _sample_maker(self, config: TrainingConfig, folder: RunFolder, tracks: LatentDataset) -> SampleMaker | None:
+        samples = config.samples
+        if samples.every_epochs is None:
+            return None
+        prompts = samples.prompts or tuple(dict.fromkeys(track.prompt for track in tracks.tracks))[:_SAMPLED_PROMPTS]
+        return SampleMaker(
+            self.family,
+            prompts=prompts,
+            lyrics=samples.lyrics,
+            seeds=samples.seeds,
+            duration_s=samples.duration,
+            folder=folder.samples,
         )
 
     def _metadata(self, config: TrainingConfig) -> AdapterMetadata:
@@ -223,19 +288,6 @@ class LoRATrainer:
             training_config_sha256=config.sha256(),
         )
 
-    def _identity(self, config: TrainingConfig, dataset: LatentDataset) -> RunIdentity:
-        tracks = "\n".join(sorted(f"{track.content} {track.prompt}" for track in dataset.tracks))
-        return RunIdentity(
-            base_fingerprint=self.family.fingerprint(),
-            tracks_sha256=hashlib.sha256(tracks.encode()).hexdigest(),
-            lora=config.lora.model_dump(mode="json"),
-            batch_size=config.training.batch_size,
-            gradient_accumulation=config.training.gradient_accumulation,
-            seed=config.training.seed,
-            max_duration=config.data.max_duration,
-            validation_split=config.data.validation_split,
-        )
-
 
 def _public_name(base: str) -> str:
     """A hub id or alias as it is; of a folder its last name, since adapters travel and paths are private."""
@@ -245,16 +297,3 @@ def _public_name(base: str) -> str:
 def _with_epochs(config: TrainingConfig, epochs: int) -> TrainingConfig:
     values = config.model_dump()
     return TrainingConfig.model_validate({**values, "training": {**values["training"], "epochs": epochs}})
-
-
-def _warnings(config: TrainingConfig, plan: TrainingPlan) -> list[str]:
-    found = []
-    augmentation = config.data.augmentation
-    if augmentation.pitch_shift or augmentation.time_stretch or augmentation.add_noise:
-        found.append("augmentation is not there yet: recordings are used as they are")
-    if config.training.warmup_steps >= plan.total_steps:
-        found.append(
-            f"the warmup of {config.training.warmup_steps} steps is not over after all {plan.total_steps} steps;"
-            " the learning rate never reaches its value"
-        )
-    return found
