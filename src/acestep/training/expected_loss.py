@@ -29,14 +29,14 @@ def corrected_losses(steps: StepColumns) -> Floats | None:
     row, sigma, loss = examples.row[usable], examples.sigma[usable], examples.loss[usable]
     if len(loss) < 2 * _PER_BIN or np.ptp(sigma) == 0:
         return None
-    ratio = loss / _cost_of_level(sigma, loss)
+    ratio = loss / cost_of_level(sigma, loss)
     sums = np.bincount(row, weights=ratio, minlength=len(steps))
     counts = np.bincount(row, minlength=len(steps))
     means = np.divide(sums, counts, out=np.full(len(steps), np.nan), where=counts > 0)
     return np.asarray(means / np.nanmean(means) * loss.mean())
 
 
-def _cost_of_level(sigma: Floats, loss: Floats) -> Floats:
+def cost_of_level(sigma: Floats, loss: Floats) -> Floats:
     """The run's mean loss at each example's level: means of equally filled bins, joined by lines in the logarithm."""
     bins = min(_BINS, len(loss) // _PER_BIN)
     order = np.argsort(sigma, kind="stable")

@@ -1,7 +1,8 @@
-"""With wandb itself, offline: its own service process writes the run, and its own reader reads it back."""
+"""With wandb itself, offline: its own service process writes the run, whose file is read back."""
 
 import builtins
 import json
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,11 @@ def train(folder: Path, callback: WandbCallback, *, start: int, steps: range) ->
 def history(folder: Path) -> list[tuple[str, dict[str, Any]]]:
     """(run id, row) of every row that wandb stored under the folder."""
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
     rows = []
     for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
-        store, run_id = DataStore(), ""
-        store.open_for_scan(str(path))
-        while (data := store.scan_data()) is not None:
+        run_id = ""
+        for data in stored_records(path.read_bytes()):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
             if record.WhichOneof("record_type") == "run":
@@ -51,6 +50,21 @@ def history(folder: Path) -> list[tuple[str, dict[str, Any]]]:
                 items = {"/".join(item.nested_key) or item.key: item.value_json for item in record.history.item}
                 rows.append((run_id, {key: json.loads(value) for key, value in items.items()}))
     return rows
+
+
+def stored_records(data: bytes) -> Iterator[bytes]:
+    """A wandb file is a header of 7 bytes and LevelDB's log format: blocks of 32 KiB, chunks of crc, length, type."""
+    place, parts = 7, b""
+    while place + 7 <= len(data):
+        if (left := -place % 32768) < 7 and left:
+            place += left
+            continue
+        length, kind = struct.unpack_from("<HB", data, place + 4)
+        parts += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or a last chunk
+            yield parts
+            parts = b""
 
 
 def test_an_offline_run_holds_every_number_and_a_resumed_one_is_the_same_run(wandb: Any, tmp_path: Path):
