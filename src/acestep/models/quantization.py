@@ -10,7 +10,7 @@ frame, and each changes what a layer's `weight` is; this serves both layers, on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -192,7 +192,7 @@ def quantize_network(
         raise InputError(f"the network is quantised to {there} already; load it again for another precision")
     if any(hasattr(module, "base_layer") for module in network.modules()):
         raise InputError("an adapter is attached; detach it, quantise, and attach it again")
-    names = [name for name, layer in _layers_in_blocks(network) if _suits(layer, kind, smallest)]
+    names = quantizable(network, kind, smallest=smallest)
     if not names:
         raise InputError(f"the network has no weights in repeated blocks that {kind} suits")
     if any(parameter.requires_grad for name in names for parameter in network.get_submodule(name).parameters()):
@@ -200,17 +200,36 @@ def quantize_network(
     before = after = 0
     # Names, not layers: whoever held those would keep all of the old weights beside the new ones.
     for name in names:
-        layer = network.get_submodule(name)
-        weight = layer.get_parameter("weight")
+        weight = network.get_parameter(f"{name}.weight")
         if not torch.isfinite(weight).all():
             raise CheckpointError(f"{name} holds NaN or infinity, which no scale can carry; get the base's files again")
-        quantized = QUANTIZERS[kind](weight if device is None else weight.to(device))
         before += weight.nbytes
-        after += quantized.codes.nbytes + quantized.scales.nbytes
-        parent, _, child = name.rpartition(".")
-        made = QuantizedLinear if isinstance(layer, nn.Linear) else QuantizedPointwiseConv1d
-        setattr(network.get_submodule(parent), child, made.of(layer, quantized))
+        del weight
+        after += quantize_layer(network, name, kind, device=device)
     return QuantizationReport(kind, len(names), before, after)
+
+
+def quantizable(network: nn.Module, kind: Quantization, *, smallest: int = SMALLEST) -> list[str]:
+    """Names of the layers that `quantize_network` would take, in the network's order."""
+    lists = tuple(f"{name}." if name else "" for name, module in network.named_modules() if _is_list(module))
+    modules = ((name, module) for name, module in network.named_modules() if name.startswith(lists))
+    return [name for name, module in modules if _suits(module, kind, smallest)]
+
+
+def quantize_layer(
+    network: nn.Module, name: str, kind: Quantization, *, device: torch.device | str | None = None
+) -> int:
+    """Quantise one of `quantizable` layers without looking at its numbers -> bytes of what replaced its weight.
+
+    So it also counts: on FakeTensors, which have no numbers to look at.
+    """
+    layer = network.get_submodule(name)
+    weight = layer.get_parameter("weight")
+    quantized = QUANTIZERS[kind](weight if device is None else weight.to(device))
+    parent, _, child = name.rpartition(".")
+    made = QuantizedLinear if isinstance(layer, nn.Linear) else QuantizedPointwiseConv1d
+    setattr(network.get_submodule(parent), child, made.of(layer, quantized))
+    return quantized.codes.nbytes + quantized.scales.nbytes
 
 
 def quantization_of(network: nn.Module) -> Quantization | None:
@@ -221,11 +240,8 @@ def quantization_of(network: nn.Module) -> Quantization | None:
     return None
 
 
-def _layers_in_blocks(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    lists = tuple(
-        f"{name}." if name else "" for name, module in network.named_modules() if isinstance(module, nn.ModuleList)
-    )
-    return ((name, module) for name, module in network.named_modules() if name.startswith(lists))
+def _is_list(module: nn.Module) -> bool:
+    return isinstance(module, nn.ModuleList)
 
 
 def _suits(layer: nn.Module, kind: Quantization, smallest: int) -> bool:
