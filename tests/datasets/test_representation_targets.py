@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from acestep.datasets import prepare_dataset
+from acestep.datasets.augmentation import Augmentation
 from acestep.datasets.latent_cache import LatentCache
 from acestep.datasets.latent_dataset import LatentDataset, StoredStates
 from acestep.datasets.representation_encoder import RepresentationEncoder
@@ -145,3 +147,18 @@ def test_the_tiny_v1_is_trained_towards_what_two_encoders_hear(tmp_path: Path) -
     assert losses.shape == (1,)
     assert latents.grad is not None
     assert latents.grad.abs().max() > 0
+
+
+def test_a_changed_copy_hears_itself(tmp_path: Path, encoder: CountingEncoder) -> None:
+    root = write_dataset(tmp_path / "data", 1)
+    dataset = prepare_dataset(root, SmallFamily(), max_duration_s=1.0, augmentation=Augmentation(variants=1))
+    recordings = {dataset.tracks[0].content: root / "audio" / dataset.tracks[0].name}
+    track = with_targets(dataset, recordings, [encoder], LatentCache(tmp_path / "cache"), latent_rate=RATE).tracks[0]
+    tempo = track.variants[0].change.tempo
+    heard, whole = (version.targets[0].window(0, version.frames) for version in (track.variants[0], track))
+    assert len(heard) / len(whole) == pytest.approx(1 / tempo, abs=0.05)
+    assert encoder.encoded == 2
+    again = replace(dataset, epoch=next(e for e in range(99) if dataset.at_epoch(e).heard(0) != dataset.tracks[0]))
+    ready = with_targets(again, recordings, [encoder], LatentCache(tmp_path / "cache"), latent_rate=RATE)
+    assert encoder.encoded == 2
+    assert ready.batch([0]).targets[0][0].shape[-1] == whole.shape[-1]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from acestep.audio.streaming import Audio
+from acestep.audio.streaming import Audio, stream_recording
 from acestep.audio.stretching import stretch
 from acestep.datasets.annotations import Annotation
 from acestep.datasets.musical_terms import is_key, scale_tempos, transpose_key, transpose_text
@@ -80,6 +81,11 @@ class Change:
             # Drawn sample by sample, so that it does not matter how the recording is cut into blocks.
             noise = generator.standard_normal((block.shape[1], 2), dtype=np.float32).T
             yield np.clip(block + level * noise, -1, 1)
+
+    def read(self, path: Path, sample_rate: int) -> Iterator[Audio]:
+        """Blocks (2, samples) of a recording's copy, at `sample_rate`; errors as `stream_recording`."""
+        power = 0.0 if self.snr_db is None else mean_power(stream_recording(path, sample_rate))
+        return self.apply(stream_recording(path, sample_rate), sample_rate, power=power)
 
     def __str__(self) -> str:
         pitch = f"{self.semitones:+d} semitones" if self.semitones else ""

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from acestep.audio.streaming import stream_recording
+from acestep.datasets.augmentation import Change
 from acestep.datasets.latent_cache import LatentCache
 from acestep.datasets.latent_dataset import CachedTrack, LatentDataset, StoredStates
 from acestep.datasets.representation_encoder import RepresentationEncoder
@@ -55,36 +55,46 @@ def with_targets(
     track's name when it is done. DatasetError names a recording that cannot be read or a cache that cannot be written.
     """
     prints = [encoder.fingerprint() for encoder in encoders]
+    rates = [encoder.frame_rate / latent_rate for encoder in encoders]
     tracks: list[CachedTrack] = []
     for track in dataset.tracks:
         path = recordings.get(track.content)
         if path is None:
             raise DatasetError(f"{track.name} has no recording to make representation targets of; prepare again")
-        targets = []
-        for encoder, print_ in zip(encoders, prints, strict=True):
-            try:
-                entry = _stored(track, path, encoder, print_, cache)
-            except (AudioError, OSError) as error:
-                raise DatasetError(f"no representation targets for {track.name}: {error}") from error
-            targets.append(StoredStates(entry, encoder.frame_rate / latent_rate))
-        tracks.append(replace(track, targets=tuple(targets)))
+        try:
+            heard = [
+                tuple(
+                    StoredStates(_stored(track.content, change, path, encoder, print_, cache), rate)
+                    for encoder, print_, rate in zip(encoders, prints, rates, strict=True)
+                )
+                for change in (Change(), *(variant.change for variant in track.variants))
+            ]
+        except (AudioError, OSError) as error:
+            raise DatasetError(f"no representation targets for {track.name}: {error}") from error
+        variants = (
+            replace(variant, targets=targets) for variant, targets in zip(track.variants, heard[1:], strict=True)
+        )
+        tracks.append(replace(track, targets=heard[0], variants=tuple(variants)))
         if on_track is not None:
             on_track(track.name)
     return replace(dataset, tracks=tuple(tracks))
 
 
-def _stored(track: CachedTrack, path: Path, encoder: RepresentationEncoder, print_: str, cache: LatentCache) -> Path:
+def _stored(
+    content: str, change: Change, path: Path, encoder: RepresentationEncoder, print_: str, cache: LatentCache
+) -> Path:
     source = encoder.source
     entry = cache.path(
         "representations",
         version=_CACHE_VERSION,
-        content=track.content,
+        content=content,
         encoder=print_,
         sample_rate=source.sample_rate,
         chunk_s=source.chunk_s,
+        **change.origin(),
     )
     if cache.shapes(entry) is None:
-        blocks = map(torch.from_numpy, stream_recording(path, source.sample_rate))
+        blocks = map(torch.from_numpy, change.read(path, source.sample_rate))
         cache.store(entry, {"states": stored_form(encoder.encode(mono(blocks)))})
     return entry
 

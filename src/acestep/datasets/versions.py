@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from acestep.audio.streaming import Audio, stream_recording
-from acestep.datasets.augmentation import Augmentation, Change, mean_power
+from acestep.audio.streaming import Audio
+from acestep.datasets.augmentation import Augmentation, Change
 from acestep.datasets.encoding import CONTEXT_S, WINDOW_S
 from acestep.datasets.folder import Track
 from acestep.datasets.latent_cache import Claim, LatentCache
@@ -62,9 +62,7 @@ class Version:
 
     def audio(self, sample_rate: int) -> Iterator[Audio]:
         """Blocks (2, samples), read and changed as they are asked for; AudioError as `stream_recording`."""
-        noisy = self.change.snr_db is not None
-        power = mean_power(stream_recording(self.track.path, sample_rate)) if noisy else 0.0
-        yield from self.change.apply(stream_recording(self.track.path, sample_rate), sample_rate, power=power)
+        yield from self.change.read(self.track.path, sample_rate)
         if FileState.of(self.track.path) != self.file:
             raise AudioError("it changed while it was read; prepare again when it is finished")
 
