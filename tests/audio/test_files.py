@@ -88,6 +88,7 @@ def test_louder_than_full_scale_is_clipped_not_wrapped(tmp_path: Path) -> None:
         ("text.wav", b"not music at all" * 50, "no audio file"),
         ("pickle.mp3", b"\x80\x04\x95" + b"\x00" * 200, "no audio file"),
         ("playlist.m4a", b"#EXTM3U\nhttp://127.0.0.1:9/x.mp3\n", "no audio"),
+        ("header.flac", b"RIFF", "no audio"),
     ],
 )
 def test_what_is_no_audio_is_refused_with_its_name(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acestep.evaluation.charts import HEIGHT, LEFT, WIDTH, Series, interval_bar, line_chart, nice_ticks
+from acestep.evaluation.charts import HEIGHT, LEFT, WIDTH, Mark, Series, interval_bar, line_chart, log_ticks, nice_ticks
 from acestep.evaluation.uncertainty import Estimate
 
 
@@ -61,3 +62,43 @@ def test_an_interval_is_drawn_about_zero() -> None:
     assert (bar.low, bar.value, bar.high, bar.zero) == (5.0, 27.5, 50.0, 50.0)
     assert interval_bar(Estimate(1.0, -math.inf, math.inf, 1)) is None
     assert interval_bar(Estimate(0.0, 0.0, 0.0, 4)) is None
+
+
+def test_a_logarithmic_axis_gives_each_decade_the_same_height() -> None:
+    points = [(0, 0.01), (1, 0.1), (2, 1.0), (3, 0.0), (4, -1.0)]
+    chart = line_chart([Series("a", points)], title="t", x_label="x", y_label="y", log_y=True)
+    assert chart is not None
+    heights = [y for _, y in chart.lines[0].dots]
+    assert len(heights) == 3
+    assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=0.2)
+    assert [tick.label for tick in chart.y_ticks] == ["0.01", "0.02", "0.05", "0.1", "0.2", "0.5", "1"]
+
+
+@given(st.floats(1e-12, 1e12), st.floats(1.0, 1e12))
+def test_logarithmic_ticks_hold_the_data(low: float, ratio: float) -> None:
+    ticks = log_ticks(low, low * ratio)
+    assert ticks[0] <= low * (1 + 1e-6)
+    assert ticks[-1] >= low * ratio * (1 - 1e-6)
+    assert 2 <= len(ticks) <= 9
+
+
+def test_a_single_spike_does_not_flatten_a_curve() -> None:
+    noise = [(float(step), 1.0 + 0.1 * (step % 2)) for step in range(200)]
+    noise[77] = (77.0, 1e6)
+    smooth = [(0.0, 1.0), (199.0, 1.1)]
+    chart = line_chart([Series("n", noise, "faint"), Series("s", smooth)], title="t", x_label="x", y_label="y")
+    assert chart is not None
+    (_, start), (_, end) = chart.lines[1].dots
+    assert start - end > HEIGHT / 2
+    assert json.loads(chart.values)["lines"][0]["y"][77] == 1e6
+
+
+def test_marks_lie_at_their_x_and_those_beyond_the_axis_are_left_out() -> None:
+    marks = [Mark(5.0, "half"), Mark(11.0, "beyond")]
+    series = [Series("a", [(2, 1.0), (8, 2.0)], band=[(2, 0.0, 2.0), (8, 1.5, math.nan)])]
+    chart = line_chart(series, title="t", x_label="x", y_label="y", marks=marks, x_range=(0, 10))
+    assert chart is not None
+    assert [mark.label for mark in chart.marks] == ["half"]
+    (left, _), (right, _) = chart.lines[0].dots
+    assert chart.marks[0].x == pytest.approx((left + right) / 2, abs=0.1)
+    assert len(chart.lines[0].band.split()) == 2

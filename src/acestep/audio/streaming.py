@@ -128,7 +128,8 @@ def _ffmpeg_opened(path: Path) -> Iterator[av.container.InputContainer]:
         known = ", ".join(sorted(AUDIO_SUFFIXES))
         raise AudioError(f"it is no audio file that can be read ({error}); known are {known}") from error
     with container:
-        if not container.streams.audio:
+        # A file cut off in its header can open as audio of no rate.
+        if not container.streams.audio or not container.streams.audio[0].rate:
             raise AudioError("it has no audio in it")
         yield container
 

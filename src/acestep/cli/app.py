@@ -15,6 +15,7 @@ import typer
 from acestep.cli.demo import demo
 from acestep.cli.evaluate import evaluate
 from acestep.cli.generate import generate
+from acestep.cli.report import report
 from acestep.cli.train import train
 
 app = typer.Typer(
@@ -43,6 +44,7 @@ def _options(
 
 app.command()(generate)
 app.command()(train)
+app.command()(report)
 app.command()(evaluate)
 app.command()(demo)
 

@@ -12,14 +12,11 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from acestep.evaluation import charts
 from acestep.evaluation.advice import Advice
 from acestep.evaluation.charts import Chart, Series, interval_bar, line_chart
 from acestep.evaluation.curves import TrainingCurves
 from acestep.evaluation.evaluation import Evaluation, verdict
+from acestep.evaluation.page_templates import page_environment, plain_number, signed_number
 from acestep.evaluation.side_by_side import Take
 from acestep.evaluation.whole_file import write_text_whole
 
@@ -65,38 +62,26 @@ def render_page(
     notes: Sequence[str] = (),
 ) -> str:
     """The page's HTML."""
-    loader = PackageLoader("acestep.evaluation")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-
-    def own_text(name: str) -> Markup:
-        # Our own files, not a user's: style and script must reach the browser unescaped.
-        return Markup(loader.get_source(environment, name)[0])
-
-    return environment.get_template("report.html.j2").render(
-        title=title,
-        verdict=verdict(evaluation),
-        facts=[*_facts(evaluation), *facts],
-        figures=[(figure, interval_bar(figure.change)) for figure in evaluation.figures],
-        moved=evaluation.moved,
-        apart=evaluation.apart if math.isfinite(evaluation.apart) else None,
-        left_out=evaluation.left_out,
-        notes=notes,
-        charts=_charts(evaluation, curves),
-        comparisons=evaluation.comparisons,
-        advice=advice,
-        version=version("acesteps"),
-        style=own_text("report.css"),
-        script=own_text("report.js"),
-        command=song_recipe,
-        clock=_clock,
-        number=_number,
-        signed=_signed,
-        width=charts.WIDTH,
-        height=charts.HEIGHT,
-        left=charts.LEFT,
-        right=charts.RIGHT,
+    return (
+        page_environment()
+        .get_template("report.html.j2")
+        .render(
+            title=title,
+            verdict=verdict(evaluation),
+            facts=[*_facts(evaluation), *facts],
+            figures=[(figure, interval_bar(figure.change)) for figure in evaluation.figures],
+            moved=evaluation.moved,
+            apart=evaluation.apart if math.isfinite(evaluation.apart) else None,
+            left_out=evaluation.left_out,
+            notes=notes,
+            charts=_charts(evaluation, curves),
+            comparisons=evaluation.comparisons,
+            advice=advice,
+            version=version("acesteps"),
+            command=song_recipe,
+            number=plain_number,
+            signed=signed_number,
+        )
     )
 
 
@@ -148,17 +133,3 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("LoRA", f"{evaluation.lora} × {evaluation.weight:g}"),
         ("Songs", f"{len(prompts)} prompts × {len(evaluation.seeds)} seeds, {evaluation.duration_s:g} s"),
     ]
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-
-
-def _number(value: float) -> str:
-    if not math.isfinite(value):
-        return "–"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
-
-
-def _signed(value: float) -> str:
-    return ("+" if value >= 0 else "−") + _number(abs(value)) if math.isfinite(value) else "unknown"
