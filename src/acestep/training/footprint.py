@@ -51,7 +51,7 @@ def count_step(family: Family, settings: StepSettings, example: Conditioning) ->
     shadow, device = shadow_of(family), _counted_device(family.device)
     others = sum(_bytes_on(family.device, tensors) for tensors in _tensors_besides(family, family.network))
     tokens = 1 + settings.text_tokens + settings.lyric_tokens
-    with shadow_numbers(shadow, device, answer=tokens):
+    with torch.enable_grad(), shadow_numbers(shadow, device, answer=tokens):
         if settings.quantization is not None and quantization_of(family.network) is None:
             quantize_network(shadow.network, settings.quantization)
         base = _network_bytes(shadow)
@@ -60,6 +60,7 @@ def count_step(family: Family, settings: StepSettings, example: Conditioning) ->
             fixed = _network_bytes(shadow) - base
             given = material(example, settings, device)
             live = LiveMemory()
+            live.overlook([*shadow.network.parameters(), *shadow.network.buffers()])
             live.hold([given[0], *given[1].tensors().values()])
             if settings.accumulation > 1:
                 # From the second micro-batch on the gradients of those before are there.

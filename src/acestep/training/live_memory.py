@@ -18,7 +18,8 @@ from torch.utils._pytree import tree_leaves
 class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Inside the `with` block every new storage counts from its birth to its end.
 
-    `bytes` are alive now, `peak_bytes` were at most. What was there before counts only when given to `hold`.
+    `bytes` are alive now, `peak_bytes` were at most. What was there before counts when it is given to `hold`, and must
+    be given to `overlook` where it is not to count: a view of it would pass for something new.
     """
 
     def __init__(self) -> None:
@@ -32,6 +33,11 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in tensors:
             self._watch(tensor)
 
+    def overlook(self, tensors: Iterable[Tensor]) -> None:
+        """Never count these, nor views of them."""
+        for tensor in tensors:
+            self._watch(tensor, counts=False)
+
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
@@ -39,9 +45,9 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.hold(leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor))
         return out
 
-    def _watch(self, tensor: Tensor) -> None:
+    def _watch(self, tensor: Tensor, *, counts: bool = True) -> None:
         storage = tensor.untyped_storage()
-        key, size = id(storage), storage.nbytes()
+        key, size = id(storage), storage.nbytes() if counts else 0
         if key in self._storages:
             return
 

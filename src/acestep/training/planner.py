@@ -199,8 +199,12 @@ def find_alternative(
 
     taken: list[dict[str, Any]] = []
     for change in _changes(family, settings):
+        try:
+            found = fits(_with(settings, [*taken, change]))
+        except InputError:  # this network has nothing to quantise
+            continue
         taken.append(change)
-        if fits(_with(settings, taken)):
+        if found:
             break
     else:
         return None
@@ -383,7 +387,7 @@ def _table(plan: RunPlan) -> Iterator[str]:
 
 
 def _plain(value: object) -> str:
-    words = {True: "on", False: "off", None: "none"}
+    words = {True: "true", False: "false", None: "none"}
     return (
         words[value]
         if value is None or isinstance(value, bool)

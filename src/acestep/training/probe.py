@@ -68,7 +68,7 @@ def probe_step(
     """
     device = family.device
     try:
-        with _measured_apart(device):
+        with torch.enable_grad(), _measured_apart(device):
             return _probe(family, settings, example, clock)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

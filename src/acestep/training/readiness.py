@@ -43,6 +43,7 @@ V1_LOADING_GB = 12.0
 V1_DISK_GB = 15.0
 """Weights, a dataset's latents, and a run with its checkpoints."""
 V1_CPU_GB = 24.0
+_LATER = "not before the following is done; then "
 NANO_GB = 2.0
 NANO_DISK_GB = 1.0
 
@@ -88,7 +89,7 @@ def judge(machine: Machine) -> tuple[Verdict, ...]:
 def judge_nano(machine: Machine) -> Verdict:
     advice = tuple(_common_obstacles(machine, memory_gb=NANO_GB, disk_gb=NANO_DISK_GB, base="nano"))
     where = "on the GPU" if machine.gpus else "on the CPU, minutes a LoRA"
-    return Verdict("nano", not advice, where if not advice else "not as it is", {"base_model": "nano"}, advice)
+    return Verdict("nano", not advice, where if not advice else _LATER + where, {"base_model": "nano"}, advice)
 
 
 def judge_v1(machine: Machine) -> Verdict:
@@ -104,7 +105,7 @@ def judge_v1(machine: Machine) -> Verdict:
         else:
             settings |= {"base_quantization": None, "gradient_checkpointing": True, "data.max_duration": 30}
         how = "on the CPU alone: minutes a step, days a LoRA; a GPU is advised"
-        return Verdict(V1_HUB_ID, not obstacles, how if not obstacles else "not as it is", settings, tuple(obstacles))
+        return Verdict(V1_HUB_ID, not obstacles, how if not obstacles else _LATER + how, settings, tuple(obstacles))
     need = next((need for need in V1_NEEDS if gpu.total_bytes >= need.gpu_gb * GB), None)
     if need is None:
         least = V1_NEEDS[-1].gpu_gb
@@ -128,7 +129,7 @@ def judge_v1(machine: Machine) -> Verdict:
             f"of {gpu.name}'s {size_text(gpu.total_bytes)} only {size_text(gpu.free_bytes)} are free: close what uses"
             " it (nvidia-smi names it)"
         )
-    return Verdict(V1_HUB_ID, not obstacles, how if not obstacles else "not as it is", settings, tuple(obstacles))
+    return Verdict(V1_HUB_ID, not obstacles, how if not obstacles else _LATER + how, settings, tuple(obstacles))
 
 
 def _common_obstacles(machine: Machine, *, memory_gb: float, disk_gb: float, base: str) -> Iterator[str]:
