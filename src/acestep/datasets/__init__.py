@@ -4,8 +4,8 @@ from acestep.datasets.annotations import Annotation
 from acestep.datasets.augmentation import Augmentation
 from acestep.datasets.folder import DatasetFolder, Problem, Track, read_dataset_folder
 from acestep.datasets.latent_dataset import Batch, CachedTrack, CachedVariant, Example, LatentDataset, track_changes
-from acestep.datasets.preparation import PreparationProgress, prepare_dataset
 from acestep.datasets.prefetching import prefetch
+from acestep.datasets.preparation import PreparationProgress, prepare_dataset
 
 __all__ = [
     "Annotation",
