@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from acestep.models.v1 import lyric_encoder
 from acestep.models.v1.lyric_encoder import LyricEncoder, align_offsets, relative_positions
 from reference_data import load_golden
 from tiny_checkpoints import assert_close, load_transformer
@@ -76,3 +77,10 @@ def test_weakened_queries_change_the_layers_named_and_no_layer_before():
             handle.remove()
     assert torch.equal(plain[0], weak[0])
     assert not torch.allclose(plain[1], weak[1])
+
+
+@pytest.mark.parametrize("limit", [1, 3 * 21 * 41, 1 << 40])
+def test_heads_attended_in_groups_give_the_released_states(model, golden, monkeypatch, limit):
+    monkeypatch.setattr(lyric_encoder, "SCORES_AT_ONCE", limit)
+    tokens = model.lyric_embs(golden["in.lyric_token_idx"])
+    assert_close(model.lyric_encoder(tokens, golden["in.lyric_mask"]), golden["mid.encoder_out"])

@@ -15,6 +15,10 @@ from torch.utils.checkpoint import checkpoint
 
 from acestep.models.v1.attention import QueryFactor, scale_queries
 
+SCORES_AT_ONCE = 1 << 25
+"""Heads of long lyrics are attended one after the other, so that their scores by offset stay below 64 MB in bfloat16:
+the longest that v1 reads, 4096 tokens, would need 5 GB for all heads together."""
+
 
 class LyricEncoder(nn.Module):
     """Embedded lyric tokens to lyric states.
@@ -95,18 +99,32 @@ class RelativeSelfAttention(nn.Module):
         query = self._split_heads(scale_queries(self.linear_q(x), query_factor))
         key, value = self._split_heads(self.linear_k(x)), self._split_heads(self.linear_v(x))
         offsets = self._split_heads(self.linear_pos(positions))
-        content = (query + self.pos_bias_u.to(query.dtype).unsqueeze(1)) @ key.transpose(-1, -2)
-        position = (query + self.pos_bias_v.to(query.dtype).unsqueeze(1)) @ offsets.transpose(-1, -2)
-        scores = (content + align_offsets(position)).float() / math.sqrt(key.shape[-1])
-        # A finite floor, not -inf: a row without any key would otherwise turn into NaN before it is zeroed.
-        scores = scores.masked_fill(~key_mask, torch.finfo(scores.dtype).min)
-        weights = scores.softmax(dim=-1).masked_fill(~key_mask, 0.0).to(value.dtype)
-        attended: Tensor = self.linear_out((weights @ value).transpose(1, 2).flatten(2))
-        return attended
+        by_content = query + self.pos_bias_u.to(query.dtype).unsqueeze(1)
+        by_position = query + self.pos_bias_v.to(query.dtype).unsqueeze(1)
+        group = max(1, SCORES_AT_ONCE // (len(x) * x.shape[1] * offsets.shape[1]))
+        attended = [
+            _attend(by_content[:, some], by_position[:, some], key[:, some], value[:, some], offsets[some], key_mask)
+            for some in (slice(first, first + group) for first in range(0, self.heads, group))
+        ]
+        projected: Tensor = self.linear_out(torch.cat(attended, dim=1).transpose(1, 2).flatten(2))
+        return projected
 
     def _split_heads(self, x: Tensor) -> Tensor:
         """(..., length, width) -> (..., heads, length, head_dim)"""
         return x.reshape(*x.shape[:-1], self.heads, -1).transpose(-3, -2)
+
+
+def _attend(
+    by_content: Tensor, by_position: Tensor, key: Tensor, value: Tensor, offsets: Tensor, key_mask: Tensor
+) -> Tensor:
+    """Queries with either bias, keys and values (batch, heads, length, head_dim); offsets (heads, 2 length - 1,
+    head_dim) -> (batch, heads, length, head_dim)"""
+    scores = by_content @ key.transpose(-1, -2) + align_offsets(by_position @ offsets.transpose(-1, -2))
+    scores = scores.float() / math.sqrt(key.shape[-1])
+    # A finite floor, not -inf: a row without any key would otherwise turn into NaN before it is zeroed.
+    scores = scores.masked_fill(~key_mask, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(dim=-1).masked_fill(~key_mask, 0.0).to(value.dtype)
+    return weights @ value
 
 
 class LyricFeedForward(nn.Module):
