@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,9 @@ def read_adapter(
         if found is None:
             misshapen.append(f"{module}: " + ", ".join(f"{role} {tuple(part.shape)}" for role, part in parts.items()))
             continue
-        scale, source = module_scale(module, kind, parts, strength)
+        sizes = {role: part.shape for role, part in parts.items()}
+        alpha = None if "alpha" not in parts else _one_number(parts["alpha"], module)
+        scale, source = module_scale(module, kind, sizes, alpha, strength)
         factors[module] = found[0] if raw_scale else found[0].scaled(scale)
         scales[module] = scale
         kinds["DoRA" if found[0].magnitude is not None and kind.name == "LoRA" else kind.name] = None
@@ -89,7 +91,9 @@ def read_adapter(
         scale_source=", ".join(sorted(used.keys() - {"none"})) or "none",
         scales=scales,
         kinds=tuple(kinds),
-        dtype=widest(tensor.dtype for tensor in tensors.values()),
+        dtype=_widest(
+            tensors[key].dtype for keys in gathered.values() for role, key in keys.items() if role != "alpha"
+        ),
         lost=lost,
     )
     _check(path, report, raw_scale=raw_scale)
@@ -134,16 +138,16 @@ def strength_source(path: str | Path, files: AdapterFiles, file: TensorFile) -> 
     return StrengthSource(None, "none")
 
 
-def module_scale(module: str, kind: Kind, parts: Mapping[Role, Tensor], strength: StrengthSource) -> tuple[float, str]:
-    """What the product is multiplied by, and who says so. An alpha tensor goes before everything else."""
-    rank = kind.rank({role: part.shape for role, part in parts.items()})
-    if rank is None:
+def module_scale(
+    module: str, kind: Kind, sizes: Mapping[Role, Sequence[int]], alpha: float | None, strength: StrengthSource
+) -> tuple[float, str]:
+    """What the product is multiplied by, and who says so. alpha: the file's own tensor, which goes before all else."""
+    rank = kind.rank(sizes)
+    if not rank:
         return 1.0, "none"
     settings = strength.settings
-    if (alpha := parts.get("alpha")) is not None:
-        if alpha.numel() != 1:
-            raise CheckpointError(f"the alpha of {module} has {alpha.numel()} numbers, expected one")
-        return scale_of(float(alpha), rank, rslora=settings is not None and settings.rslora), "alpha tensors"
+    if alpha is not None:
+        return scale_of(alpha, rank, rslora=settings is not None and settings.rslora), "alpha tensors"
     return (1.0, "none") if settings is None else (settings.scale(module, rank), strength.name)
 
 
@@ -173,7 +177,7 @@ def write_adapter(
     return folder
 
 
-def widest(dtypes: Collection[torch.dtype] | Any) -> torch.dtype:
+def _widest(dtypes: Iterable[torch.dtype]) -> torch.dtype:
     """The floating dtype of most digits; float32 where there is none that training uses."""
     found = set(dtypes)
     return next((dtype for dtype in _WIDEST if dtype in found), torch.float32)
@@ -190,7 +194,13 @@ def _factors(
         found = replace(found, magnitude=magnitude_of(parts, expected[0]))
     except (RuntimeError, IndexError, ValueError):
         return None
-    return (found, lost) if found.fits(expected) else None
+    return (found, lost) if found.rank and found.fits(expected) else None
+
+
+def _one_number(alpha: Tensor, module: str) -> float:
+    if alpha.numel() != 1:
+        raise CheckpointError(f"the alpha of {module} has {alpha.numel()} numbers, expected one")
+    return float(alpha)
 
 
 def _check(path: str | Path, report: ReadingReport, *, raw_scale: bool) -> None:

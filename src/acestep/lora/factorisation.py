@@ -19,6 +19,8 @@ from acestep.lora.factors import Factors, lost_share
 Parts = Mapping[str, Tensor]
 Shapes = Mapping[str, Sequence[int]]
 
+_LOHA_ROLES = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -27,6 +29,8 @@ class Kind:
     name: str
     needs: tuple[frozenset[str], ...]
     """Sets of roles, one of which must be there in full."""
+    shape: Callable[[Shapes], tuple[int, ...]]
+    """Of the change, from the shapes alone; ValueError or IndexError where they do not fit each other."""
     rank: Callable[[Shapes], int | None]
     """What alpha is divided by, from the shapes alone; None where the kind then has no scale."""
     factors: Callable[[Parts, int | None], tuple[Factors, float]]
@@ -96,7 +100,7 @@ def _lokr(parts: Parts, rank: int | None) -> tuple[Factors, float]:
     (b1, a1), (b2, a2) = first, second
     full = b1.shape[1] * b2.shape[1]
     if rank is None or rank >= full:
-        return _no_wider_than_needed(torch.kron(b1, b2), _kron_rows(a1, a2)), 0.0
+        return _no_wider_than_needed(_kron(b1, b2), _kron(a1, a2)), 0.0
     (u1, s1, v1), (u2, s2, v2) = (_svd(b, a) for b, a in (first, second))
     products = torch.outer(s1, s2).flatten()
     order = products.argsort(descending=True)
@@ -127,7 +131,7 @@ def _identity_pair(whole: Tensor) -> tuple[Tensor, Tensor]:
     return whole.flatten(1), torch.eye(inputs).view(inputs, *whole.shape[1:])
 
 
-def _kron_rows(first: Tensor, second: Tensor) -> Tensor:
+def _kron(first: Tensor, second: Tensor) -> Tensor:
     """kron of (r1, i1) with (r2, i2, *kernel) -> (r1 r2, i1 i2, *kernel)"""
     product = torch.einsum("ab,cd...->acbd...", first, second)
     return product.flatten(0, 1).flatten(1, 2)
@@ -163,6 +167,38 @@ def _without_ones(axes: Sequence[int]) -> tuple[int, ...]:
     return tuple(kept)
 
 
+def _chained(b: Sequence[int], a: Sequence[int], core: Sequence[int] | None = None) -> tuple[int, ...]:
+    """The shape of b @ a, with the small kernel of a Tucker form between them where there is one."""
+    joined = (b[1], a[0]) if core is None else (b[1], *core[:2], a[0])
+    if len(a) < 2 or len(joined) not in (2, 4) or joined[::2] != joined[1::2] or min(joined) < 1:
+        raise ValueError
+    return (b[0], *a[1:]) if core is None else (b[0], a[1], *core[2:])
+
+
+def _lora_shape(shapes: Shapes) -> tuple[int, ...]:
+    return _chained(shapes["B"], shapes["A"], shapes.get("mid"))
+
+
+def _loha_shape(shapes: Shapes) -> tuple[int, ...]:
+    first, second = (_side_shape(shapes, f"hada_w{side}", f"hada_t{side}") for side in "12")
+    if first != second:
+        raise ValueError
+    return first
+
+
+def _lokr_shape(shapes: Shapes) -> tuple[int, ...]:
+    first, second = (_side_shape(shapes, f"lokr_w{side}", f"lokr_t{side}") for side in "12")
+    return first[0] * second[0], first[1] * second[1], *second[2:]
+
+
+def _side_shape(shapes: Shapes, whole: str, core: str) -> tuple[int, ...]:
+    """One of the two matrices: given whole, as a product, or as a product with a kernel between its factors."""
+    if f"{whole}_b" not in shapes:
+        return tuple(shapes[whole])
+    b = shapes[f"{whole}_a"]
+    return _chained(b if core not in shapes else b[::-1], shapes[f"{whole}_b"], shapes.get(core))
+
+
 def _first_axis(role: str) -> Callable[[Shapes], int | None]:
     return lambda shapes: shapes[role][0]
 
@@ -178,17 +214,15 @@ def _lokr_needs() -> tuple[frozenset[str], ...]:
 
 
 KINDS = (
-    Kind("LoRA", (frozenset({"A", "B"}),), _first_axis("A"), _lora),
-    Kind("LoHa", (frozenset({f"hada_w{n}_{side}" for n in "12" for side in "ab"}),), _first_axis("hada_w1_b"), _loha),
-    Kind("LoKr", _lokr_needs(), _lokr_rank, _lokr),
+    Kind("LoRA", (frozenset({"A", "B"}),), _lora_shape, _first_axis("A"), _lora),
+    Kind("LoHa", (frozenset(_LOHA_ROLES),), _loha_shape, _first_axis("hada_w1_b"), _loha),
+    Kind("LoKr", _lokr_needs(), _lokr_shape, _lokr_rank, _lokr),
 )
 
 
 def change_shape(kind: Kind, shapes: Shapes) -> tuple[int, ...] | None:
     """(out, in, *kernel) of the change that parts of these shapes make; None where they do not fit each other."""
-    with torch.device("meta"):
-        try:
-            factors, _ = kind.factors({role: torch.empty(tuple(shape)) for role, shape in shapes.items()}, None)
-            return tuple(factors.delta().shape)
-        except (RuntimeError, IndexError, ValueError):
-            return None
+    try:
+        return kind.shape(shapes)
+    except (IndexError, ValueError):
+        return None

@@ -98,7 +98,9 @@ def find_format(name: str) -> Format:
     return FORMATS[name]
 
 
-def save_adapter_file(path: Path, adapter: Adapter, chosen: Format, *, dtype: torch.dtype | None = None) -> None:
+def save_adapter_file(
+    path: Path, adapter: Adapter, chosen: Format, *, dtype: torch.dtype | None = None, with_config: bool = True
+) -> None:
     """Write the weights to `path`, and PEFT's config beside them where the format has one; for use in a new folder.
 
     dtype: None keeps the factors' own. Alpha tensors are float32 whatever it is. Raises AdapterError for what no
@@ -119,7 +121,7 @@ def save_adapter_file(path: Path, adapter: Adapter, chosen: Format, *, dtype: to
     header = {"format": "pt", **chosen.header(config), HEADER_KEY: adapter.metadata.model_dump_json()}
     try:
         save_file(tensors, path, metadata=header)
-        if chosen.config:
+        if chosen.config and with_config:
             path.with_name(CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path.name} could not be written: {error}; is there room on the disk?") from error

@@ -48,8 +48,12 @@ class LowRankChange(nn.Module):
             x = x.to(self.a.dtype)
         if self.drops_out and self.dropout:
             x = F.dropout(x, self.dropout)
-        inner: Tensor = F.linear(x, self.a) if self.a.dim() == 2 else base._conv_forward(x, self.a, None)  # type: ignore[operator]
         # On the few inner channels the factor costs least.
+        if _is_pointwise(base):
+            # As the linear layer that it is: the base keeps frames before channels in memory (models/v1/convolution.py).
+            inner = F.linear(x.transpose(1, 2), self.a.squeeze(-1))
+            return F.linear(inner * factor if factor != 1 else inner, self.b.squeeze(-1)).transpose(1, 2)
+        inner = F.linear(x, self.a) if self.a.dim() == 2 else base._conv_forward(x, self.a, None)  # type: ignore[operator]
         return _POINTWISE[self.b.dim()](inner * factor if factor != 1 else inner, self.b)
 
 
@@ -183,6 +187,11 @@ def changed_norms(weight: Tensor, a: Tensor, b: Tensor, base_squares: Tensor | N
 def _without_bias(outputs: Tensor, base: nn.Module, a: Tensor) -> Tensor:
     bias = base.bias
     return outputs if bias is None else outputs - _by_output(bias, outputs.dim(), axis=_output_axis(a))  # type: ignore[arg-type]
+
+
+def _is_pointwise(base: nn.Module) -> bool:
+    sizes = (base.kernel_size, base.stride, base.padding) if isinstance(base, nn.Conv1d) else None
+    return sizes == ((1,), (1,), (0,))
 
 
 def _output_axis(a: Tensor) -> int:

@@ -26,7 +26,8 @@ _MAX_HEADER = 16_000_000
 _MAX_NAME = 500
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _BYTES |= {"U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1}
-_PICKLE_STARTS = (b"PK", b"\x80")
+# A zip archive, which torch.save makes, and the pickle protocols from 2 on.
+_PICKLE_STARTS = (b"PK\x03\x04", *(bytes([0x80, protocol]) for protocol in range(2, 6)))
 # Names end up in messages, cards and file names of other programs; nothing in them may act there.
 _TRICKS = re.compile(r"[\x00-\x1f\x7f/\\:]|\.\.")
 
