@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -101,6 +104,19 @@ def test_a_run_that_stopped_writing_is_not_called_running(tmp_path: Path) -> Non
     assert found.state == "silent"
     assert "has written nothing for 3 h 00 min" in verdict(found, now=NOW)
     assert "--resume" in verdict(found, now=NOW)
+
+
+def test_a_run_that_was_killed_is_known_by_the_lock_it_left(tmp_path: Path) -> None:
+    began(tmp_path)
+    host = socket.gethostname()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for pid, where, state in ((gone.pid, host, "silent"), (os.getpid(), host, "running"), (gone.pid, "far", "running")):
+        (tmp_path / ".lock").write_text(json.dumps({"pid": pid, "host": where}))
+        assert figures_of(tmp_path).state == state
+    for nonsense in ("", "[]", '{"pid": -1}', '{"pid": 1e400, "host": "x"}', json.dumps({"pid": 10**30, "host": host})):
+        (tmp_path / ".lock").write_text(nonsense)
+        assert figures_of(tmp_path).state == "running"
 
 
 def test_what_it_took_is_added_up(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_of_many_rounds_some_are_shown_the_first_and_the_last_among_them(tmp_pat
 def test_a_poor_record_still_makes_a_page(tmp_path: Path, lines: str) -> None:
     (tmp_path / "metrics.jsonl").write_text(lines)
     (tmp_path / "events.jsonl").write_text('{"event": ""}\n{"event": "diagnosis", "step": "x", "time": 3}\n')
-    assert "Training run" in page_of(tmp_path).text
+    assert "a training run" in page_of(tmp_path).text
 
 
 def test_a_long_run_makes_a_short_page(tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ _TEXT = ("message", "finding", "text", "what", "error", "reason", "answer")
 _ADVICE = ("advice", "suggestion", "try")
 # Told elsewhere on the page, or of no use to a reader.
 _HIDDEN = {"step", "steps", "folder", "total_steps", "epochs", "training_tracks", "held_out_tracks", "trainable"}
-_HIDDEN |= {"warnings", "best_step", "seconds", "path", "epoch"}
+_HIDDEN |= {"warnings", "best_step", "seconds", "path", "epoch", "subject", "evidence"}
+_NAMES = {"data": "data trouble"}
 _STEP_OF_CHECKPOINT = re.compile(r"-step-(\d+)$")
 _EPOCH_OF_CHECKPOINT = re.compile(r"^epoch-(\d+)$")
 
@@ -61,8 +62,9 @@ def gathered(told: Sequence[Happening]) -> list[Happening]:
         key = (one.title, one.tone)
         if key in newest and (one.tone == "checkpoint" or newest[key] == len(groups) - 1):
             before = groups[newest[key]]
+            text = f"The newest is {one.text}." if one.tone == "checkpoint" else one.text
             groups[newest[key]] = replace(
-                one, step=before.step, time=before.time, count=before.count + 1, until=one.step
+                one, text=text, step=before.step, time=before.time, count=before.count + 1, until=one.step
             )
             continue
         if one.title in ("Started", "Resumed"):
@@ -75,7 +77,7 @@ def gathered(told: Sequence[Happening]) -> list[Happening]:
 def _told(event: Event, step: int | None) -> Happening:
     details = dict(event.details)
     subject = details.pop("kind", None) or details.pop("name", None) if event.kind == "diagnosis" else None
-    title = _sentence(str(subject or event.kind))
+    title = _sentence(_NAMES.get(str(subject), str(subject or event.kind)))
     text = _first(details, _TEXT)
     advice = _first(details, _ADVICE)
     rest = [f"{name.replace('_', ' ')}: {_plain(value)}" for name, value in details.items() if name not in _HIDDEN]

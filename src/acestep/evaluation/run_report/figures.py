@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -199,11 +202,28 @@ def _state(history: RunHistory, last_sign: datetime | None, now: datetime) -> tu
     telling = [event for event in history.events if event.kind in _BEGINNINGS or event.kind in _ENDINGS]
     if telling and telling[-1].kind in _ENDINGS:
         return _ENDINGS[telling[-1].kind], _reason(telling[-1])
+    if _process_is_gone(history.folder / ".lock"):
+        return "silent", "its process is gone"
     durations = history.steps.seconds[np.isfinite(history.steps.seconds)]
     patience = max(SILENT_S, 20 * float(np.median(durations)) if len(durations) else 0.0)
     if last_sign is not None and (now - last_sign).total_seconds() > patience:
         return "silent", ""
     return "running", ""
+
+
+def _process_is_gone(lock: Path) -> bool:
+    """The lock file that a run signs is still there, and its process, of this machine, is not: it was killed."""
+    if os.name != "posix":
+        return False
+    try:
+        signed = json.loads(lock.read_text(encoding="utf-8"))
+        if signed["host"] == socket.gethostname() and signed["pid"] > 0:
+            os.kill(signed["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return False
+    return False
 
 
 def _reason(event: Event) -> str:

@@ -76,7 +76,7 @@ def render_run_page(
         page_environment()
         .get_template("run.html.j2")
         .render(
-            title=f"Training run {history.folder.resolve().name}",
+            title=history.folder.resolve().name,
             figures=figures,
             state=summary.STATE_WORDS[figures.state],
             verdict=summary.verdict(figures, now=now),

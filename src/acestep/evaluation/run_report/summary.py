@@ -94,10 +94,10 @@ def _how_it_stands(figures: RunFigures, now: datetime) -> str:
         return f"The run is at {steps}{_left(figures)}; this page shows it as it was when it was written."
     if figures.state == "silent":
         quiet = "" if figures.last_sign is None else f" for {time_text((now - figures.last_sign).total_seconds())}"
-        return (
-            f"The run is at {steps} and has written nothing{quiet}. If its process is gone, `acestep train CONFIG"
-            " --resume` goes on from the last checkpoint."
-        )
+        again = "`acestep train CONFIG --resume` goes on from the last checkpoint."
+        if figures.reason:
+            return f"The run broke off at {steps}: {figures.reason}. {again}"
+        return f"The run is at {steps} and has written nothing{quiet}. If its process is gone, {again}"
     if figures.state == "paused":
         return f"The run is paused at {steps}."
     word = STATE_WORDS[figures.state]
