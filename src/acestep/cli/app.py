@@ -12,7 +12,9 @@ from typing import Annotated
 
 import typer
 
+from acestep.cli.control import control
 from acestep.cli.demo import demo
+from acestep.cli.doctor import doctor
 from acestep.cli.evaluate import evaluate
 from acestep.cli.generate import generate
 from acestep.cli.report import report
@@ -44,6 +46,8 @@ def _options(
 
 app.command()(generate)
 app.command()(train)
+app.command()(control)
+app.command()(doctor)
 app.command()(report)
 app.command()(evaluate)
 app.command()(demo)

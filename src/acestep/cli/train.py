@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from acestep.cli.options import DebugOption, DeviceOption, JsonOption
-from acestep.cli.reporting import Reporter, reporting
+from acestep.cli.reporting import FAILED, Reporter, reporting
 
 if TYPE_CHECKING:
     from acestep.datasets.latent_dataset import LatentDataset
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The training config; see docs/train.md.")],
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the config's output_dir.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the run will need, and what would fit; train nothing.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option(help="Look first whether the run fits into memory and disk, and refuse what does not.")
+    ] = True,
     skip_bad: Annotated[bool, typer.Option(help="Leave out tracks that cannot be used, and name them.")] = False,
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -33,10 +39,16 @@ def train(
         settings = TrainingConfig.from_yaml(config)
         reporter.say(f"[dim]Loading {escape(settings.base_model)}[/dim]")
         trainer = LoRATrainer(config=settings, device=device)
+        if dry_run:
+            planned = trainer.plan()
+            reporter.result(planned.as_dict(), escape(planned.table()))
+            if planned.problems:
+                raise typer.Exit(FAILED)
+            return
         dataset = prepare(reporter, trainer, skip_bad=skip_bad)
         again = shlex.join(["acestep", "train", str(config), "--resume"])
         reporter.on_interrupt = f"interrupted; the run's state is kept, `{again}` goes on from it"
-        summary = trainer.train(dataset, callbacks=[ProgressCallback(reporter.console)], resume=resume)
+        summary = trainer.train(dataset, callbacks=[ProgressCallback(reporter.console)], resume=resume, check=check)
         reporter.result(describe(summary), *tell(summary))
 
 
@@ -58,6 +70,7 @@ def describe(summary: TrainingSummary) -> dict[str, Any]:
         "folder": str(summary.folder),
         "adapter": str(summary.adapter),
         "steps": summary.steps,
+        "best_step": summary.best_step,
         "seconds": round(summary.seconds, 1),
         "held_out_loss": {
             "first": _loss(summary.first_validation),
@@ -73,6 +86,8 @@ def tell(summary: TrainingSummary) -> list[str]:
     if first is not None and last is not None:
         change = (last.val_loss - first.val_loss) / first.val_loss
         lines.append(f"Held-out loss {first.val_loss:.4f} before, {last.val_loss:.4f} after ({change:+.1%})")
+    if summary.best_step is not None:
+        lines.append(f"The best state was that after step {summary.best_step}, and it is the result")
     lines.append(f"The LoRA: [bold]{escape(str(summary.adapter))}[/bold]")
     return lines
 

@@ -41,7 +41,9 @@ from acestep.training.commands import RunCommands, hearing_signals
 from acestep.training.config import TrainingConfig
 from acestep.training.loop import LoopSettings, Outcome, TrainingLoop
 from acestep.training.optimization import Optimization
+from acestep.training.outlook import Extent, extent_of_dataset, extent_of_folder, run_shape, step_settings
 from acestep.training.plan import TrainingPlan
+from acestep.training.planner import RunPlan, plan_run
 from acestep.training.results import TrainingSummary
 from acestep.training.run_folder import RunFolder
 from acestep.training.samples import SampleMaker
@@ -108,6 +110,21 @@ class LoRATrainer:
         dataset = with_lyric_states(dataset, self.family, self._targets, cache)
         return self._with_alignment(dataset, folder, cache) if self.config.training.ssl_loss_weight else dataset
 
+    def plan(self, dataset: LatentDataset | None = None, *, probe: bool = True) -> RunPlan:
+        """What the run will need of memory, time and disk, whether it is there, and what would fit if not.
+
+        dataset: None looks at the recordings of the config's folder as if none were encoded yet. probe: run a real step
+        (`probe.py`); without it shapes are counted, and no time is told.
+        """
+        data = self.config.data
+        if dataset is not None:
+            extent = extent_of_dataset(dataset, self.family, data.validation_split)
+        else:
+            folder = read_dataset_folder(data.train_dir, skip_bad=True)
+            limit_s, held_out = data.max_duration, data.validation_split
+            extent = extent_of_folder(folder, self.family, max_duration_s=limit_s, held_out=held_out)
+        return self._plan(self.config, extent, probe=probe)
+
     def train(
         self,
         dataset: LatentDataset | None = None,
@@ -115,11 +132,13 @@ class LoRATrainer:
         callbacks: Sequence[TrainingCallback] = (),
         *,
         resume: bool = False,
+        check: bool = True,
     ) -> TrainingSummary:
         """Train, and leave the run folder of DESIGN.md in the config's output_dir with the result in its `adapter/`.
 
         None takes the dataset and the epochs of the config. resume: go on from the folder's latest checkpoint, or start
-        where there is none. Callbacks come beside those that the config asks for, and instead of one of their own kind.
+        where there is none. check: `plan` first, and refuse what does not fit. Callbacks come beside those that the
+        config asks for, and instead of one of their own kind.
         """
         began = time.monotonic()
         dataset = dataset if dataset is not None else self.prepare_dataset()
@@ -127,6 +146,7 @@ class LoRATrainer:
             raise TrainingError("the dataset has no tracks; prepare a folder with recordings in it")
         config = self.config if epochs is None else _with_epochs(self.config, epochs)
         require_finite(self.family.network)
+        planned = self._require_room(config, dataset) if check else None
         folder = RunFolder(config.output_dir)
         watchers = build_watchers(config, folder, callbacks)
         self._prompts = tuple(dict.fromkeys(track.prompt for track in dataset.tracks))[:_EXAMPLE_PROMPTS]
@@ -139,7 +159,8 @@ class LoRATrainer:
                 if resume and (checkpoint := latest_checkpoint(folder.checkpoints())) is not None:
                     loop.resume(checkpoint)
                 folder.forget_after(loop.step or -1)
-                outcome, reason = self._watched(loop, (*dataset.warnings, *warnings_of(config, loop.plan)), changes)
+                warnings = (*dataset.warnings, *warnings_of(config, loop.plan), *(planned.advice if planned else ()))
+                outcome, reason = self._watched(loop, warnings, planned, changes)
             summary = TrainingSummary(
                 folder=folder.path,
                 adapter=self.save_lora(folder.adapter),
@@ -155,12 +176,30 @@ class LoRATrainer:
                 watcher.on_end(summary)
         return summary
 
-    def _watched(self, loop: TrainingLoop, warnings: Sequence[str], changes: Mapping[str, Any]) -> tuple[Outcome, str]:
+    def _plan(self, config: TrainingConfig, extent: Extent, *, probe: bool) -> RunPlan:
+        cache = LatentCache(choose_cache_folder(Path(config.data.train_dir)))
+        settings = step_settings(config, tuple(self._targets), self._ranks, extent)
+        return plan_run(self.family, settings, run_shape(config, extent, cache), example=extent.example, probe=probe)
+
+    def _require_room(self, config: TrainingConfig, dataset: LatentDataset) -> RunPlan:
+        """The run's plan; TrainingError with its problems, and what would help, where it does not fit."""
+        extent = extent_of_dataset(dataset, self.family, config.data.validation_split)
+        planned = self._plan(config, extent, probe=True)
+        if planned.problems:
+            said = "; ".join((*planned.problems, *planned.advice))
+            raise TrainingError(f"{said} (check=False, or --no-check, trains all the same)")
+        return planned
+
+    def _watched(
+        self, loop: TrainingLoop, warnings: Sequence[str], planned: RunPlan | None, changes: Mapping[str, Any]
+    ) -> tuple[Outcome, str]:
         """Run the loop with its watchers told of the start and of a failure; the adapter is kept either way."""
         try:
             info = loop.info(tuple(warnings))
             for watcher in loop.callbacks:
                 watcher.on_start(info, loop)
+            if planned is not None:
+                loop.note("planned", **planned.as_dict())
             if changes:
                 loop.note("settings changed", **changes)
             return loop.run()
