@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from acestep.datasets import Batch, LatentDataset, prepare_dataset
+from acestep.datasets.latent_cache import LatentCache, choose_cache_folder
+from acestep.datasets.lyric_states import with_lyric_states
 from acestep.families import Family
 from acestep.families.loading import load_family
 from acestep.lora import TrainableAdapter, attach_trainable, find_targets, module_shapes
@@ -43,9 +45,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_recordings(Path(folder), options.window + 10)
         dataset = prepare_dataset(folder, family, max_duration_s=options.window)
+        cache = LatentCache(choose_cache_folder(Path(folder)))
+        with_words = with_lyric_states(dataset, family, modules, cache)
         adapter = attach_trainable(family.network, modules, rank=options.rank, alpha=options.rank)
         bf16 = options.precision == "bf16"
-        cached = Stepper(family, adapter, lambda index: dataset.batch([index]), bf16=bf16)
+        cached = Stepper(family, adapter, lambda index: with_words.batch([index]), bf16=bf16)
         plain = Stepper(family, adapter, lambda index: encode_again(family, dataset, Path(folder), index), bf16=bf16)
         # On a CPU its own time counts, so that other programs beside this one do not; work is not the waiting.
         clock = time.process_time if family.device.type == "cpu" else time.perf_counter
@@ -71,14 +75,14 @@ class Stepper:
 
     def __init__(self, family: Family, adapter: TrainableAdapter, batch: Callable[[int], Batch], *, bf16: bool) -> None:
         self.family, self.batch, self.bf16 = family, batch, bf16
-        self.optimizer = torch.optim.AdamW(adapter.parameters().values(), lr=1e-4)
+        self.optimizer = torch.optim.AdamW(adapter.parameters().values(), lr=1e-4, fused=True)
 
     def step(self, turn: int) -> float:
         batch, device = self.batch(turn % TRACKS), self.family.device
         draws = draw(0, turn, [0], batch.latents.shape[1:], self.family.noise)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
             losses: Tensor = losses_under(
-                self.family.velocity, batch.latents.to(device), batch.conditioning.to(device), draws, self.family.noise
+                self.family.velocity, batch.latents.to(device), batch.conditioning.to(device), draws
             )
         losses.mean().backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()

@@ -50,7 +50,7 @@ class LowRankChange(nn.Module):
             x = F.dropout(x, self.dropout)
         # On the few inner channels the factor costs least.
         if _is_pointwise(base):
-            # As the linear layer that it is: the base keeps frames before channels in memory (models/v1/convolution.py).
+            # As the linear layer that it is: v1 keeps frames before channels in memory (models/v1/convolution.py).
             inner = F.linear(x.transpose(1, 2), self.a.squeeze(-1))
             return F.linear(inner * factor if factor != 1 else inner, self.b.squeeze(-1)).transpose(1, 2)
         inner = F.linear(x, self.a) if self.a.dim() == 2 else base._conv_forward(x, self.a, None)  # type: ignore[operator]
