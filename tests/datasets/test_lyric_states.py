@@ -10,6 +10,7 @@ from acestep.datasets.latent_cache import LatentCache
 from acestep.datasets.latent_dataset import CachedTrack, LatentDataset
 from acestep.datasets.lyric_states import needs_lyric_encoder, with_lyric_states
 from acestep.errors import DatasetError
+from acestep.models.quantization import quantize_network
 from small_family import SmallFamily
 
 BLOCKS = ("transformer_blocks.0.attn.to_q", "lyric_proj")
@@ -116,3 +117,13 @@ def test_states_that_have_gone_from_the_cache_are_told(tmp_path: Path, family: S
     gone = replace(dataset, tracks=(replace(dataset.tracks[0], lyric_states=tmp_path / "gone.safetensors"),))
     with pytest.raises(DatasetError, match="prepare the dataset again"):
         gone.batch([0])
+
+
+def test_a_quantised_base_has_states_of_its_own(tmp_path: Path, family: SmallFamily) -> None:
+    dataset, cache = make(tmp_path, family, ["la la"]), LatentCache(tmp_path)
+    plain = with_lyric_states(dataset, family, BLOCKS, cache)
+    whole = family.fingerprint()
+    quantize_network(family.network, "nf4", smallest=64)
+    family.fingerprint = lambda: whole  # type: ignore[method-assign]
+    quantized = with_lyric_states(dataset, family, BLOCKS, cache)
+    assert quantized.tracks[0].lyric_states != plain.tracks[0].lyric_states

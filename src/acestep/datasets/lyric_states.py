@@ -15,6 +15,7 @@ from acestep.datasets.latent_cache import LatentCache
 from acestep.datasets.latent_dataset import CachedTrack, LatentDataset
 from acestep.errors import DatasetError
 from acestep.families.base import Conditioning, Family
+from acestep.models.quantization import quantization_of
 
 _CACHE_VERSION = 1
 
@@ -48,7 +49,7 @@ def _with_states(dataset: LatentDataset, index: int, family: Family, base: str, 
     track = dataset.tracks[index]
     conditioning = dataset.example(index, 1).conditioning
     path = cache.path(
-        "lyrics", version=_CACHE_VERSION, base=base, dtype=str(family.dtype), lyrics=_fingerprint(conditioning)
+        "lyrics", version=_CACHE_VERSION, base=base, dtype=_precision(family), lyrics=_fingerprint(conditioning)
     )
     try:
         if cache.shapes(path) is None:
@@ -56,6 +57,12 @@ def _with_states(dataset: LatentDataset, index: int, family: Family, base: str, 
     except OSError as error:
         raise DatasetError(f"the lyric states of {track.name} cannot be kept in {cache.root}: {error}") from error
     return replace(track, lyric_states=path)
+
+
+def _precision(family: Family) -> str:
+    """Of what makes the states: a quantised base has the fingerprint of its original, and states of its own."""
+    kind = quantization_of(family.network)
+    return f"{family.dtype} {kind}" if kind is not None else str(family.dtype)
 
 
 def _fingerprint(conditioning: Conditioning) -> str:
