@@ -23,7 +23,9 @@ from acestep.lora import (
     read_adapter,
     write_adapter,
 )
+from acestep.lora.bases import base_shapes
 from acestep.lora.locating import WEIGHTS_FILE
+from small_adapter import nano_adapter
 
 METADATA = AdapterMetadata(
     trained=TrainedWith(rank=3, alpha=5.0),
@@ -211,6 +213,12 @@ def test_an_adapter_that_fits_nowhere_is_refused(tmp_path: Path):
     save_file(as_official(small_adapter()), tmp_path / "x.safetensors")
     with pytest.raises(AdapterError, match="another base model"):
         read_adapter(tmp_path / "x.safetensors", {"other": (4, 6)})
+
+
+def test_an_adapter_for_another_known_base_is_refused_with_that_bases_name(tmp_path: Path):
+    folder = write_adapter(tmp_path / "nanos", nano_adapter())
+    with pytest.raises(AdapterError, match="it was made for nano"):
+        read_adapter(folder, base_shapes("v1"))
 
 
 @pytest.mark.parametrize("name", ["lora.bin", "lora.pt", "lora.ckpt"])

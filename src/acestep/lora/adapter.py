@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from acestep.errors import AdapterError, CheckpointError
+from acestep.lora.bases import guess_base
 from acestep.lora.card import model_card
 from acestep.lora.catalogue import trained_strength
 from acestep.lora.factorisation import Kind, kind_of, magnitude_of, shaped_like
@@ -96,7 +97,9 @@ def read_adapter(
         ),
         lost=lost,
     )
-    _check(path, report, raw_scale=raw_scale)
+    if not factors:
+        raise AdapterError(_fits_nothing(path, report, guess_base(file.entries)))
+    _warn(path, report, raw_scale=raw_scale)
     return Adapter(factors, metadata_from_header(file.metadata), report)
 
 
@@ -203,13 +206,15 @@ def _one_number(alpha: Tensor, module: str) -> float:
     return float(alpha)
 
 
-def _check(path: str | Path, report: ReadingReport, *, raw_scale: bool) -> None:
-    if not report.matched:
-        raise AdapterError(
-            f"nothing in {path} fits this model: {len(report.unmatched)} keys match no module"
-            f" ({_some(report.unmatched)}), {len(report.misshapen)} have another shape ({_some(report.misshapen)});"
-            " was it made for another base model?"
-        )
+def _fits_nothing(path: str | Path, report: ReadingReport, base: str | None) -> str:
+    return (
+        f"nothing in {path} fits this model: {len(report.unmatched)} keys match no module"
+        f" ({_some(report.unmatched)}), {len(report.misshapen)} have another shape ({_some(report.misshapen)});"
+        + (f" it was made for {base}" if base else " was it made for another base model?")
+    )
+
+
+def _warn(path: str | Path, report: ReadingReport, *, raw_scale: bool) -> None:
     if report.unmatched:
         logger.warning("%s: %d keys match no module: %s", path, len(report.unmatched), _some(report.unmatched))
     if report.misshapen:

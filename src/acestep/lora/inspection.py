@@ -198,7 +198,7 @@ def inspect_adapter(path: str | Path, *, base: str | Path | None = None, measure
         unmatched=tuple(unmatched),
         incomplete=tuple(incomplete),
         coverage=_coverage([module.module for module in modules], shapes),
-        readers=_readers(naming, modules, files),
+        readers=_readers(naming, modules, files, from_header="header" in sources),
         measured=measure,
         not_finite=tuple(k for k, tensor in tensors.items() if tensor.is_floating_point() and not is_finite(tensor)),
     )
@@ -262,7 +262,9 @@ def _software(header: Mapping[str, str]) -> str | None:
     return str(name)[:80] if name else None
 
 
-def _readers(naming: str, modules: Sequence[ModuleInspection], files: AdapterFiles) -> tuple[Reader, ...]:
+def _readers(
+    naming: str, modules: Sequence[ModuleInspection], files: AdapterFiles, *, from_header: bool
+) -> tuple[Reader, ...]:
     """Programs that know the file's names and kinds, and what they make of its strength."""
     if not any(module.fits is not False for module in modules):
         return ()
@@ -277,7 +279,7 @@ def _readers(naming: str, modules: Sequence[ModuleInspection], files: AdapterFil
     if naming == "peft" and simple and files.config is not None:
         readers.append(Reader("PEFT"))
     if naming in ("diffusers", "acestep") and simple:
-        readers.append(Reader("diffusers"))
+        readers.append(Reader("diffusers", "" if from_header else without_alpha))
     if naming in ("acestep", "comfyui", "kohya"):
         dora = "works out DoRA's norms in another way than its paper" if "DoRA" in kinds else ""
         readers.append(Reader("ComfyUI", "; ".join(filter(None, (from_tensors, dora)))))
