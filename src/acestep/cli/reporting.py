@@ -120,8 +120,6 @@ def _fail(reporter: Reporter, kind: str, message: str) -> None:
 def _warnings_as_log(console: Console) -> Iterator[None]:
     """What acestep logs as a warning is for the user; other libraries' warnings are for developers, and stay quiet."""
     handler = RichHandler(console=console, show_time=False, show_path=False, level=logging.WARNING)
-    # What is to be known about a dataset comes back with it as data, and is told when its training starts.
-    handler.addFilter(lambda record: record.name != "acestep.datasets.preparation")
     logger = logging.getLogger("acestep")
     propagates = logger.propagate
     logger.addHandler(handler)

@@ -57,7 +57,7 @@ def prepare(reporter: Reporter, trainer: LoRATrainer, *, skip_bad: bool = False)
     with reporter.progress("Encoding recordings") as progress:
 
         def hear(done: PreparationProgress) -> None:
-            progress(done.tracks_done, done.tracks)
+            progress(done.versions_done, done.versions)
 
         return trainer.prepare_dataset(skip_bad=skip_bad, on_progress=hear)
 

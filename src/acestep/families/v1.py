@@ -6,7 +6,8 @@ nano is a member: the same networks, small, with its own defaults in `family.jso
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -153,6 +154,23 @@ class V1Family(Family):
             self._heads.to(device=device, dtype=dtype)
         return self
 
+    @contextmanager
+    def encoders_on(self, device: torch.device | str) -> Iterator[None]:
+        before = self._codec_device
+        self._move_encoders(device)
+        try:
+            yield
+        finally:
+            self._move_encoders(before)
+
+    def _move_encoders(self, device: torch.device | str) -> None:
+        self.text_encoder.to(device=device)
+        self.codec.to(device=device)
+
+    @property
+    def _codec_device(self) -> torch.device:
+        return next(self.codec.parameters()).device
+
     def fingerprint(self) -> str:
         # Computed once: nothing changes the base after loading, and 3.3 billion numbers take seconds to hash.
         if self._fingerprint is None:
@@ -172,11 +190,11 @@ class V1Family(Family):
 
     @torch.no_grad()
     def encode_audio(self, audio: Tensor) -> Tensor:
-        return self.codec.encode(audio.to(self.device, torch.float32))
+        return self.codec.encode(audio.to(self._codec_device, torch.float32))
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
-        return self.codec.decode(latents.to(self.device, torch.float32))
+        return self.codec.decode(latents.to(self._codec_device, torch.float32))
 
     @torch.no_grad()
     def encode_prompt(
@@ -221,7 +239,7 @@ class V1Family(Family):
         stored = read_shapes(path).keys() if path is not None else set()
         if path is None or not self.representation_sources or not stored & set(alignment_names(self.network.config)):
             raise MissingWeightsError(
-                f"{self.name} has no alignment heads; train without representation-alignment losses"
+                f"{self.name} has no alignment heads"
             )
         with torch.device("meta"):
             heads = AlignmentHeads(self.network.config)

@@ -11,6 +11,7 @@ from acestep.errors import ConfigError
 from acestep.families.base import TrainingNoise
 from acestep.training.callbacks import (
     CsvCallback,
+    DiagnosisCallback,
     EarlyStoppingCallback,
     RecordingCallback,
     SaveCheckpointCallback,
@@ -121,7 +122,7 @@ def build_watchers(
 ) -> list[TrainingCallback]:
     """The caller's callbacks among those that the config asks for; one that the caller gives goes before its kind."""
     kinds = {type(callback) for callback in given}
-    watchers: list[TrainingCallback] = [RecordingCallback(folder), *given]
+    watchers: list[TrainingCallback] = [RecordingCallback(folder), DiagnosisCallback(), *given]
     checkpoints, stopping = config.checkpoints, config.training.early_stopping
     if SaveCheckpointCallback not in kinds:
         watchers.append(SaveCheckpointCallback(every=checkpoints.every_epochs, minutes=checkpoints.every_minutes))

@@ -28,8 +28,7 @@ V1_BYTES = 8_300_000_000
 """That the released v1 takes on a disk."""
 LIBRARIES = ("torch", "transformers", "safetensors", "huggingface_hub", "soundfile", "soxr", "av", "numpy")
 EXTRAS = {
-    "quantize": ("bitsandbytes",),
-    "prodigy": ("prodigyopt",),
+    "optimizers": ("bitsandbytes", "prodigyopt"),
     "wandb": ("wandb",),
     "tensorboard": ("tensorboard",),
     "annotate": ("librosa",),

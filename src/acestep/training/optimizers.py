@@ -124,13 +124,13 @@ def _adamw(groups: Groups) -> torch.optim.Optimizer:
 def _adamw_8bit(groups: Groups) -> torch.optim.Optimizer:
     # On some processors its import warns that a kernel for 4-bit products is missing, which no optimizer needs.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    package = _import("bitsandbytes", optimizer="adamw_8bit", extra="quantize")
+    package = _import("bitsandbytes", optimizer="adamw_8bit", extra="optimizers")
     optimizer: torch.optim.Optimizer = package.optim.AdamW8bit(list(groups), betas=ADAM_BETAS, eps=ADAM_EPS)
     return optimizer
 
 
 def _prodigy(groups: Groups) -> torch.optim.Optimizer:
-    package = _import("prodigyopt", optimizer="prodigy", extra="prodigy")
+    package = _import("prodigyopt", optimizer="prodigy", extra="optimizers")
     if len({group["lr"] for group in groups}) > 1:
         raise ConfigError("prodigy finds one rate for all parameters; set loraplus_lr_ratio to 1, or use adamw")
     # The safeguard is for runs with a warmup. Its authors advise bias correction too: on a noisy low-rank least-squares

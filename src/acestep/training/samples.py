@@ -107,7 +107,9 @@ class SampleMaker:
         samples: list[Sample] = []
         likeness = None
         try:
-            with _undisturbed(self._pipe.family):
+            family = self._pipe.family
+            # A training keeps them off the GPU.
+            with _undisturbed(family), family.encoders_on(family.device):
                 base = self._make_base(adapter, note)
                 with written_whole(self._folder / name) as partial, _as_saved(adapter):
                     made = [wish for wish in self._wishes if self._write(wish, partial, note, epoch=epoch, step=step)]

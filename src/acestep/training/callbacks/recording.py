@@ -43,7 +43,7 @@ class RecordingCallback(TrainingCallback):
             run.trainable,
         )
         for warning in run.warnings:
-            logger.warning("%s", warning)
+            logger.info("note: %s", warning)
 
     def on_step(self, result: StepResult, control: RunControl) -> None:
         self.folder.add_metrics(**{**asdict(result), "examples": [_short(example) for example in result.examples]})
@@ -73,7 +73,13 @@ class RecordingCallback(TrainingCallback):
         self.folder.add_event("checkpoint", path=path.name)
 
     def on_end(self, summary: TrainingSummary) -> None:
-        self.folder.add_event(summary.outcome, reason=summary.reason, steps=summary.steps, seconds=summary.seconds)
+        self.folder.add_event(
+            summary.outcome,
+            reason=summary.reason,
+            steps=summary.steps,
+            best_step=summary.best_step,
+            seconds=summary.seconds,
+        )
         logger.info("%s after %d steps: %s", summary.outcome, summary.steps, summary.reason)
 
     def on_failure(self, error: BaseException) -> None:
