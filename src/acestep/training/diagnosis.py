@@ -1,8 +1,9 @@
 """What ails a run, told from its own numbers: pure functions of its history.
 
-Each finding is what the numbers show, in words, with what to change. Thresholds are set so that a healthy run of 60
-epochs, judged after each of them, is spoken of less than once in fifty; tests hold that, and that true cases are found.
-Means over few tracks are compared in pairs (Student), outliers against medians and Qn (Rousseeuw and Croux 1993).
+Each finding is what the numbers show, in words, with what to change. By simulation, one healthy run of 60 epochs in
+fifty is spoken of when it is judged after every epoch, of eight tracks one in twenty-five; tests hold that, and that
+true cases are found. Means over few tracks are compared in pairs (Student), outliers against medians and Qn (Rousseeuw
+and Croux 1993).
 """
 
 from __future__ import annotations

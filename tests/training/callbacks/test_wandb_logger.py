@@ -35,9 +35,12 @@ def train(folder: Path, callback: WandbCallback, *, start: int, steps: range) ->
 
 
 def history(folder: Path) -> list[tuple[str, dict[str, Any]]]:
-    """(run id, row) of every row that wandb stored under the folder."""
+    """(run id, row) of every row that wandb stored under the folder, in the order of steps."""
+    import wandb
     from wandb.proto import wandb_internal_pb2
 
+    # Its service writes behind our back; it has written all when it is gone.
+    wandb.teardown()
     rows = []
     for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
         run_id = ""
@@ -49,7 +52,7 @@ def history(folder: Path) -> list[tuple[str, dict[str, Any]]]:
             if record.WhichOneof("record_type") == "history":
                 items = {"/".join(item.nested_key) or item.key: item.value_json for item in record.history.item}
                 rows.append((run_id, {key: json.loads(value) for key, value in items.items()}))
-    return rows
+    return sorted(rows, key=lambda row: row[1]["_step"])
 
 
 def stored_records(data: bytes) -> Iterator[bytes]:
