@@ -35,9 +35,7 @@ def test_any_format_to_any_other_keeps_every_change_and_the_record(tmp_path: Pat
 @pytest.mark.parametrize("dora", [False, True])
 def test_a_round_trip_is_verified_and_leaves_nothing_behind(tmp_path: Path, to: str, dora: bool):
     source = write_adapter(tmp_path / "source", nano_adapter(dora=dora))
-    verified = verify_round_trip(source, to, folder=tmp_path)
-    assert verified.largest == 0
-    assert verified.largest_change > 0
+    assert verify_round_trip(source, to, folder=tmp_path).largest == 0
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 

@@ -46,6 +46,8 @@ class Factors:
     def padded(self, rank: int) -> Factors:
         """Zeros up to `rank`; the product stays as it is."""
         more = rank - self.rank
+        if more == 0:
+            return self
         rows = (0, 0) * (self.a.dim() - 1) + (0, more)
         columns = (0, 0) * (self.b.dim() - 2) + (0, more)
         return Factors(pad(self.a, rows), pad(self.b, columns), self.magnitude)
