@@ -62,13 +62,14 @@ def test_no_line_is_wider_than_the_terminal_and_the_loss_goes_last(tmp_path: Pat
 def test_events_appear_above_the_bar_in_words(tmp_path: Path):
     callback, text = watch(tmp_path, terminal=True)
     callback.on_event("diagnosis", {"kind": "overfitting", "message": "it learns [the tracks] by heart"})
-    callback.on_event("out_of_memory", {"batch_size": 2})
+    callback.on_event("out_of_memory", {"batch_size": 2, "memory": {"base": 13_179_628}})
     callback.on_samples(samples_result(tmp_path), CONTROL)
     callback.on_end(summary(tmp_path))
     shown = plain(text)
     assert "diagnosis: it learns [the tracks] by heart" in shown
     assert "out of memory: batch_size 2" in shown
-    assert "1 songs of epoch 10" in shown
+    assert "13179628" not in shown
+    assert "1 song of epoch 10" in shown
 
 
 def test_without_a_terminal_it_says_a_line_now_and_then(tmp_path: Path):

@@ -83,10 +83,13 @@ class ProgressCallback(TrainingCallback):
 
     def on_samples(self, result: SamplesResult, control: RunControl) -> None:
         if result.samples:
-            self._say("samples", f"{len(result.samples)} songs of epoch {result.epoch} in {result.folder}")
+            songs = "1 song" if len(result.samples) == 1 else f"{len(result.samples)} songs"
+            self._say("samples", f"{songs} of epoch {result.epoch} in {result.folder}")
 
     def on_event(self, event: str, details: Mapping[str, Any]) -> None:
-        told = details.get("message") or ", ".join(f"{name} {value}" for name, value in details.items())
+        # Tables of numbers are for events.jsonl.
+        plain = {name: value for name, value in details.items() if isinstance(value, str | int | float)}
+        told = details.get("message") or ", ".join(f"{name} {value}" for name, value in plain.items())
         self._say(event.replace("_", " "), str(told))
 
     def on_end(self, summary: TrainingSummary) -> None:
