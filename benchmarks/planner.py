@@ -24,14 +24,14 @@ from acestep.families.loading import load_family
 from acestep.lora.attach import module_shapes
 from acestep.lora.targets import find_targets
 from acestep.models.v1 import ACEStepTransformer, TransformerConfig
-from acestep.training.footprint import count_step
 from acestep.training.memory import peak_memory_bytes
 from acestep.training.optimization import Optimization
-from acestep.training.planner import plan_run
+from acestep.training.planning.footprint import count_step
+from acestep.training.planning.planner import plan_run
 from acestep.training.quantities import size_text
-from acestep.training.run_shape import RunShape
-from acestep.training.step_run import material, prepared, run_micro_batch
-from acestep.training.step_settings import StepSettings
+from acestep.training.planning.run_shape import RunShape
+from acestep.training.planning.step_run import material, prepared, run_micro_batch
+from acestep.training.planning.step_settings import StepSettings
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 SETTINGS: tuple[dict[str, Any], ...] = (

@@ -6,7 +6,7 @@ from typing import Any
 
 from acestep.lora.attach import module_shapes
 from acestep.lora.targets import find_targets
-from acestep.training.step_settings import StepSettings
+from acestep.training.planning.step_settings import StepSettings
 from small_family import SmallFamily
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")

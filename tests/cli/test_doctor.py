@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from acestep.cli.doctor import doctor
-from acestep.training import machine
+from acestep.training.planning import machine
 
 app = typer.Typer()
 app.command()(doctor)

@@ -14,8 +14,8 @@ from acestep.cli.options import DebugOption, JsonOption
 from acestep.cli.reporting import FAILED, reporting
 
 if TYPE_CHECKING:
-    from acestep.training.machine import Machine
-    from acestep.training.readiness import Check, Verdict
+    from acestep.training.planning.machine import Machine
+    from acestep.training.planning.readiness import Check, Verdict
 
 _MARKS = {"good": "[green]good[/green]", "fair": "[yellow]fair[/yellow]", "bad": "[red]bad[/red]"}
 
@@ -29,8 +29,8 @@ def doctor(
 ) -> None:
     """Say what this machine can train, and how. Loads no model and uses no network."""
     with reporting(as_json=as_json, debug=debug) as reporter:
-        from acestep.training.machine import look_at_machine
-        from acestep.training.readiness import check_machine, judge
+        from acestep.training.planning.machine import look_at_machine
+        from acestep.training.planning.readiness import check_machine, judge
 
         machine = look_at_machine(output_dir=output_dir)
         checks, verdicts = check_machine(machine), judge(machine)

@@ -11,6 +11,7 @@ from acestep.errors import InputError, MissingWeightsError
 logger = logging.getLogger(__name__)
 
 NANO = "nano"
+NANO_FOLDER = Path(__file__).parents[1] / "assets" / NANO
 V1_HUB_ID = "ACE-Step/ACE-Step-v1-3.5B"
 
 V1_FILES = (
@@ -41,7 +42,7 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
     """
     name = str(name_or_path)
     if name == NANO:
-        return _complete(Path(__file__).parents[1] / "assets" / NANO)
+        return _complete(NANO_FOLDER)
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
         return _complete(folder)

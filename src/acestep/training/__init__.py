@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from acestep.training.callbacks import TrainingCallback as TrainingCallback
     from acestep.training.callbacks import WandbCallback as WandbCallback
     from acestep.training.config import TrainingConfig as TrainingConfig
-    from acestep.training.planner import RunPlan as RunPlan
+    from acestep.training.planning.planner import RunPlan as RunPlan
     from acestep.training.results import EpochResult as EpochResult
     from acestep.training.results import RunInfo as RunInfo
     from acestep.training.results import SamplesResult as SamplesResult
@@ -41,7 +41,7 @@ _MODULES = {
         "WandbCallback",
     ),
     "config": ("TrainingConfig",),
-    "planner": ("RunPlan",),
+    "planning.planner": ("RunPlan",),
     "results": ("EpochResult", "RunInfo", "SamplesResult", "StepResult", "TrainingSummary", "ValidationResult"),
     "trainer": ("LoRATrainer",),
 }
