@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -24,21 +24,23 @@ from acestep.lora.attach import TrainableAdapter
 from acestep.lora.metadata import AdapterMetadata
 from acestep.training.callbacks.base import TrainingCallback
 from acestep.training.checkpoints import Checkpoint, Position, RunIdentity, save_checkpoint
-from acestep.training.commands import RunCommands
+from acestep.training.commands import RunCommands, Wish
 from acestep.training.config import TimestepDistribution
 from acestep.training.memory import peak_memory_bytes
 from acestep.training.objective import Draws, draw, losses_under, losses_with_alignment
 from acestep.training.optimization import Optimization
 from acestep.training.pace import Pace
 from acestep.training.plan import TrainingPlan, batches_of_one_length
-from acestep.training.results import EpochResult, ExampleLoss, RunInfo, StepResult, ValidationResult
+from acestep.training.processes import Processes, shared_out
+from acestep.training.results import EpochResult, ExampleLoss, RunInfo, SamplesResult, StepResult, ValidationResult
 from acestep.training.run_folder import RunFolder
 from acestep.training.samples import SampleMaker
-from acestep.training.validation import held_out_loss
+from acestep.training.validation import HeldOutLoss, held_out_loss
 
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.5
+_WISHES: tuple[Wish, ...] = get_args(Wish)
 
 Outcome = Literal["finished", "stopped", "cancelled"]
 Phase = Literal["between batches", "in a batch", "in a step"]
@@ -62,7 +64,8 @@ class LoopSettings:
 
 @dataclass(frozen=True)
 class Material:
-    """A batch that is ready to be trained on. examples: of the whole step; last: the step is complete with it."""
+    """A batch that is ready to be trained on. examples: of the whole step, whoever trains on them; last: this process
+    has no more of the step."""
 
     step: int
     indices: tuple[int, ...]
@@ -70,6 +73,27 @@ class Material:
     draws: Draws
     examples: int
     last: bool
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one process found in its part of a step. left_early: the run is to end, so the step is given up."""
+
+    examples: tuple[ExampleLoss, ...]
+    audio_s: float
+    waiting_s: float
+    memory_bytes: int
+    too_large: str | None
+    left_early: bool
+
+
+@dataclass
+class _Asked:
+    """What callbacks have asked for since they were last told something."""
+
+    checkpoint: bool = False
+    best: bool = False
+    ending: tuple[Outcome, str] | None = None
 
 
 class _TooLarge(Exception):
@@ -95,13 +119,14 @@ class TrainingLoop:
         metadata: AdapterMetadata,
         callbacks: Sequence[TrainingCallback],
         commands: RunCommands,
+        processes: Processes,
     ) -> None:
         self.family, self.adapter = family, adapter
         self.training, self.held_out = training, held_out
         self.plan, self.settings, self.optimization = plan, settings, optimization
         self.samples, self.folder = samples, folder
         self.identity, self.metadata = identity, metadata
-        self.callbacks, self.commands = callbacks, commands
+        self.callbacks, self.commands, self.processes = callbacks, commands, processes
         self.step = 0
         self.first_validation: ValidationResult | None = None
         self.last_validation: ValidationResult | None = None
@@ -117,6 +142,8 @@ class TrainingLoop:
         self._pace = Pace()
         self._step_began = time.monotonic()
         self._audio_s = self._waiting_s = 0.0
+        self._memory_bytes = 0
+        self._asked = _Asked()
         self._wants_checkpoint = self._wants_best = False
         self._ending: tuple[Outcome, str] | None = None
         self._written: tuple[Path, int] | None = None
@@ -124,17 +151,17 @@ class TrainingLoop:
     # What callbacks may ask for (`RunControl`).
 
     def save_checkpoint(self) -> None:
-        self._wants_checkpoint = True
+        self._asked.checkpoint = True
 
     def keep_best(self) -> None:
-        self._wants_best = True
+        self._asked.best = True
 
     def note(self, event: str, **details: Any) -> None:
         for callback in self.callbacks:
             callback.on_event(event, details)
 
     def stop(self, reason: str) -> None:
-        self._ending = ("stopped", reason)
+        self._asked.ending = ("stopped", reason)
 
     def info(self, warnings: tuple[str, ...]) -> RunInfo:
         """What callbacks are told at the start."""
@@ -158,11 +185,13 @@ class TrainingLoop:
                 " another output_dir"
             )
         self.optimization.load(checkpoint.below("optimization"), position.optimization)
-        for name, gradient in checkpoint.below("gradient").items():
-            self._parameters[name].grad = gradient.to(self._parameters[name].device)
+        if self.processes.is_first:
+            # Gradients and losses of a step that is not over: the processes' parts are added up at its end.
+            self._examples = list(position.examples)
+            for name, gradient in checkpoint.below("gradient").items():
+                self._parameters[name].grad = gradient.to(self._parameters[name].device)
         self._best, self.best_step = checkpoint.below("best"), position.best_step
         self.step, self._batches_done, self._batch_size = position.step, position.batches_done, position.batch_size
-        self._examples = list(position.examples)
         self._epoch_loss_sum, self._epoch_examples = position.epoch_loss_sum, position.epoch_examples
         self.first_validation, self.last_validation = position.first_validation, position.last_validation
         self.last_checkpoint, self._written = checkpoint.path, (checkpoint.path, self._batches_done)
@@ -185,12 +214,13 @@ class TrainingLoop:
         """Train to the end, or to where it was asked to stop -> (outcome, why).
 
         Every way out leaves a checkpoint of the last whole state. Raises TrainingError where a loss is no number, and
-        KeyboardInterrupt on Ctrl-C, after the batch that was at work.
+        KeyboardInterrupt on Ctrl-C, after the batch that was at work. All processes end alike.
         """
         try:
             outcome, reason = self._run()
         except BaseException:
             self._rescue()
+            self.processes.wait_for_first()
             raise
         self._write_checkpoint()
         return outcome, reason
@@ -209,26 +239,20 @@ class TrainingLoop:
             self._validate(epoch=self.plan.epoch_of(self.step - 1) + 1)
         return self._ending or ("finished", "all steps are done")
 
-    def _walk(self, materials: Iterator[Material]) -> None:
+    def _walk(self, materials: Iterator[Material | None]) -> None:
         self._step_began = time.monotonic()
-        while self._ending is None:
-            asked = time.monotonic()
-            material = next(materials, None)
-            if material is None:
-                return
-            self._waiting_s += time.monotonic() - asked
-            self._accumulate(material)
-            if material.last:
-                self._take_step(material)
+        while self._ending is None and self.step < self.plan.total_steps:
+            if self._learn(materials) if self.processes.count == 1 else self._learn_together(materials):
+                self._take_step()
             self._obey()
 
-    def _material(self, step: int, batches_done: int, batch_size: int) -> Iterator[Material]:
-        """All batches from there on. Runs in a thread of its own, ahead of the loop."""
+    def _material(self, step: int, batches_done: int, batch_size: int) -> Iterator[Material | None]:
+        """This process's batches from there on, None for a step without any. Runs in a thread, ahead of the loop."""
         while step < self.plan.total_steps:
             epoch = self.plan.epoch_of(step)
             tracks, examples = self.training.at_epoch(epoch), self.plan.examples(step)
-            batches = batches_of_one_length(examples, tracks.window, batch_size=batch_size)
-            for place, indices in enumerate(batches[batches_done:], start=batches_done + 1):
+            share = self._share(examples, tracks, batches_done, batch_size)
+            for place, indices in enumerate(share, start=1):
                 batch = tracks.batch(indices)
                 draws = draw(
                     self.plan.seed,
@@ -238,8 +262,60 @@ class TrainingLoop:
                     self.settings.noise,
                     distribution=self.settings.distribution,
                 )
-                yield Material(step, indices, batch, draws, len(examples), last=place == len(batches))
+                yield Material(step, indices, batch, draws, len(examples), last=place == len(share))
+            if not share:
+                yield None
             step, batches_done = step + 1, 0
+
+    def _share(
+        self, examples: Sequence[int], tracks: LatentDataset, batches_done: int, batch_size: int
+    ) -> list[tuple[int, ...]]:
+        """What this process has to do of a step of which some batches are done."""
+        count = self.processes.count
+        left = batches_of_one_length(examples, tracks.window, batch_size=batch_size)[batches_done:]
+        if 0 < len(left) < count:
+            # Smaller batches come to the same, and nobody is idle.
+            those = [index for indices in left for index in indices]
+            left = batches_of_one_length(those, tracks.window, batch_size=math.ceil(len(those) / count))
+        return shared_out(left, lambda indices: len(indices) * tracks.window(indices[0]), count)[self.processes.rank]
+
+    def _learn(self, materials: Iterator[Material | None]) -> bool:
+        """Train on the next batch -> whether it was this process's last of the step."""
+        asked = time.monotonic()
+        material = next(materials)
+        self._waiting_s += time.monotonic() - asked
+        if material is not None:
+            self._accumulate(material)
+        return material is None or material.last
+
+    def _learn_together(self, materials: Iterator[Material | None]) -> bool:
+        """Train on all batches of the step, each process on its own -> whether all are done; else nothing is."""
+
+        def learn() -> _Part:
+            too_large, left_early = None, False
+            try:
+                while not (left_early or self._learn(materials)):
+                    left_early = self.commands.wish() in ("stop", "interrupt")
+            except _TooLarge as error:
+                too_large = str(error)
+            memory = peak_memory_bytes(self.family.device)
+            return _Part(tuple(self._examples), self._audio_s, self._waiting_s, memory, too_large, left_early)
+
+        self._phase = "in a batch"
+        parts = self.processes.together(learn)
+        for part in parts:
+            if part.too_large is not None:
+                raise _TooLarge(part.too_large)
+        if any(part.left_early for part in parts):
+            self._forget_step()
+            return False
+        self._examples = [example for part in parts for example in part.examples]
+        self._audio_s = sum(part.audio_s for part in parts)
+        self._waiting_s = max(part.waiting_s for part in parts)
+        self._memory_bytes = max(part.memory_bytes for part in parts)
+        self._require_numbers(self._examples)
+        self.processes.add_up(self._parameters.values())
+        return True
 
     def _accumulate(self, material: Material) -> None:
         """Add the batch's part to the step's gradients."""
@@ -252,15 +328,19 @@ class TrainingLoop:
             raise _TooLarge(f"{len(material.indices)} of {_shape(material)}") from error
         values = zip(material.batch.tracks, material.draws.sigmas.tolist(), losses.tolist(), strict=True)
         examples = [ExampleLoss(track, sigma, loss) for track, sigma, loss in values]
-        for example in examples:
-            if not math.isfinite(example.loss):
-                raise self._failure(f"the loss became {example.loss}", [example.track])
         self._examples += examples
         self._audio_s += material.batch.latents.shape[-1] * len(examples) / self.family.latent_rate
         self._batches_done += 1
-        self._phase = "between batches"
+        if self.processes.count == 1:
+            self._require_numbers(examples)
+            self._phase = "between batches"
 
-    def _take_step(self, material: Material) -> None:
+    def _require_numbers(self, examples: Sequence[ExampleLoss]) -> None:
+        for example in examples:
+            if not math.isfinite(example.loss):
+                raise self._failure(f"the loss became {example.loss}", [example.track])
+
+    def _take_step(self) -> None:
         self._phase = "in a batch"
         grad_norm = self.optimization.clip()
         if not math.isfinite(grad_norm):
@@ -270,7 +350,7 @@ class TrainingLoop:
         rate = self.optimization.step(self.step)
         self.step += 1
         examples = tuple(self._examples)
-        loss = sum(example.loss for example in examples) / len(examples)
+        loss = math.fsum(example.loss for example in examples) / len(examples)
         self._epoch_loss_sum += loss * len(examples)
         self._epoch_examples += len(examples)
         self._examples, self._batches_done = [], 0
@@ -282,7 +362,7 @@ class TrainingLoop:
         result = StepResult(
             step=self.step,
             total_steps=self.plan.total_steps,
-            epoch=self.plan.epoch_of(material.step) + 1,
+            epoch=self.plan.epoch_of(self.step - 1) + 1,
             epochs=self.plan.epochs,
             loss=loss,
             learning_rate=rate,
@@ -291,13 +371,12 @@ class TrainingLoop:
             audio_s=self._audio_s,
             seconds=seconds,
             waiting_s=self._waiting_s,
-            memory_bytes=peak_memory_bytes(self.family.device),
+            memory_bytes=max(self._memory_bytes, peak_memory_bytes(self.family.device)),
             eta_s=remaining[0] if remaining else None,
             eta_range_s=remaining[1] if remaining else None,
         )
         self._audio_s = self._waiting_s = 0.0
-        for callback in self.callbacks:
-            callback.on_step(result, self)
+        self._tell(lambda callback: callback.on_step(result, self))
         if self.step % self.plan.steps_per_epoch == 0:
             self._end_epoch(result.epoch)
 
@@ -327,18 +406,16 @@ class TrainingLoop:
             validation=validation,
         )
         self._epoch_loss_sum, self._epoch_examples = 0.0, 0
-        for callback in self.callbacks:
-            callback.on_epoch(result, self)
+        self._tell(lambda callback: callback.on_epoch(result, self))
         self._keep_best_if_asked()
         every = self.settings.sample_every
         if self.samples is not None and every is not None and (last or epoch % every == 0):
             self._make_samples(self.samples, epoch)
 
     def _validate(self, epoch: int) -> ValidationResult | None:
-        if self.held_out is None:
+        if (held_out := self.held_out) is None:
             return None
-        with self._as_used(), self._autocast():
-            loss = held_out_loss(self.family, self.held_out, seed=self.plan.seed)
+        loss = HeldOutLoss.merged(self.processes.together(lambda: self._look(held_out)))
         if not math.isfinite(loss.mean):
             # The parameters gave this, so they are not worth a checkpoint.
             self._phase = "in a step"
@@ -347,16 +424,37 @@ class TrainingLoop:
         result = ValidationResult(self.step, epoch, loss.mean, loss.standard_error, loss.by_track, loss.by_sigma)
         self.first_validation = self.first_validation or result
         self.last_validation = result
-        for callback in self.callbacks:
-            callback.on_validation(result, self)
+        self._tell(lambda callback: callback.on_validation(result, self))
         self._keep_best_if_asked()
         return result
 
+    def _look(self, held_out: LatentDataset) -> HeldOutLoss:
+        """This process's part of a validation; how the tracks are shared out changes no track's loss."""
+        shares = shared_out(range(len(held_out)), held_out.at_epoch(0).window, self.processes.count)
+        with self._as_used(), self._autocast():
+            return held_out_loss(self.family, held_out, seed=self.plan.seed, tracks=shares[self.processes.rank])
+
     def _make_samples(self, samples: SampleMaker, epoch: int) -> None:
-        with self._as_used():
-            result = samples.make(epoch=epoch, step=self.step, adapter=self.adapter)
-        for callback in self.callbacks:
-            callback.on_samples(result, self)
+        def make() -> SamplesResult:
+            with self._as_used():
+                return samples.make(epoch=epoch, step=self.step, adapter=self.adapter)
+
+        result = self.processes.first(make)
+        self._tell(lambda callback: callback.on_samples(result, self))
+
+    def _tell(self, tell: Callable[[TrainingCallback], None]) -> None:
+        """Call each callback; what they ask for is then known to all processes."""
+
+        def ask() -> _Asked:
+            for callback in self.callbacks:
+                tell(callback)
+            asked, self._asked = self._asked, _Asked()
+            return asked
+
+        asked = self.processes.first(ask)
+        self._wants_checkpoint |= asked.checkpoint
+        self._wants_best |= asked.best
+        self._ending = self._ending or asked.ending
 
     @contextmanager
     def _as_used(self) -> Iterator[None]:
@@ -378,10 +476,10 @@ class TrainingLoop:
         """Do what callbacks, signals and the control file have asked for."""
         if self._wants_checkpoint:
             self._write_checkpoint()
-        wish = self.commands.wish()
+        wish = self._wish()
         if wish == "pause":
             self._pause()
-            wish = self.commands.wish()
+            wish = self._wish()
         if wish == "interrupt":
             raise KeyboardInterrupt
         if wish in ("stop", "cancel") and self._ending is None and self.step < self.plan.total_steps:
@@ -391,15 +489,22 @@ class TrainingLoop:
             }
             self._ending = outcomes[wish]
 
+    def _wish(self) -> Wish:
+        """What is wanted of the run: the strongest of what its processes were told."""
+        return max(self.processes.gather(self.commands.wish()), key=_WISHES.index)
+
+    def _tell_event(self, event: str, **details: Any) -> None:
+        self._tell(lambda callback: callback.on_event(event, details))
+
     def _pause(self) -> None:
         self._write_checkpoint()
-        self.note("paused", step=self.step)
+        self._tell_event("paused", step=self.step)
         began = time.monotonic()
-        while self.commands.wish() == "pause":
+        while self._wish() == "pause":
             time.sleep(_POLL_S)
         paused_s = time.monotonic() - began
         self._step_began += paused_s
-        self.note("went on", step=self.step, paused_s=round(paused_s, 1))
+        self._tell_event("went on", step=self.step, paused_s=round(paused_s, 1))
 
     def _take_smaller_batches(self, error: _TooLarge) -> None:
         """After running out of memory: the step begins anew in batches of half the size, and comes to the same."""
@@ -418,7 +523,7 @@ class TrainingLoop:
                 f"the GPU's memory is too small for one window ({error}); make data.max_duration shorter, take"
                 f" base_quantization: int8 or nf4, or a lower lora.rank. {self._last_good()}"
             ) from error
-        self.note("out of memory", step=self.step, batch=str(error), batch_size=self._batch_size, answer=what)
+        self._tell_event("out of memory", step=self.step, batch=str(error), batch_size=self._batch_size, answer=what)
 
     def _forget_step(self) -> None:
         """Back to the end of the last whole step."""
@@ -431,19 +536,25 @@ class TrainingLoop:
         """Keep the last whole state when a run ends by an error; the error goes before one that comes of this."""
         if self._phase == "in a step":
             return
-        if self._phase == "in a batch":
+        if self._phase == "in a batch" or self.processes.count > 1:
             self._forget_step()
         try:
-            self._write_checkpoint()
+            # Not agreed upon: the other processes may be gone.
+            if self.processes.is_first:
+                self._keep_state()
         except TrainingError as failed:
             logger.error("%s", failed)
 
     def _write_checkpoint(self) -> None:
         self._wants_checkpoint = False
+        self.last_checkpoint = self.processes.first(self._keep_state)
+
+    def _keep_state(self) -> Path | None:
+        """Write a checkpoint, if this state has none -> the last one."""
         done, inside = divmod(self.step, self.plan.steps_per_epoch)
         path = self.folder.checkpoint(epoch=done + (inside > 0), step=self.step, whole_epoch=inside == 0)
         if (path, self._batches_done) == self._written or (self.step, self._batches_done) == (0, 0):
-            return
+            return self.last_checkpoint
         position = Position(
             step=self.step,
             examples=tuple(self._examples),
@@ -474,6 +585,7 @@ class TrainingLoop:
         self.last_checkpoint, self._written = path, (path, self._batches_done)
         for callback in self.callbacks:
             callback.on_checkpoint(path)
+        return path
 
     def _failure(self, what: str, tracks: Sequence[str]) -> TrainingError:
         """The error for a step that gave no number, its state from before being kept."""

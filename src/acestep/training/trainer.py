@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from acestep.lora.adapter import Adapter, write_adapter
 from acestep.lora.attach import TrainableAdapter, attach_trainable, module_shapes
 from acestep.lora.metadata import AdapterMetadata, TrainedWith
 from acestep.lora.targets import find_ranks, find_targets
+from acestep.models.compilation import compiled_blocks
 from acestep.training.building import (
     build_watchers,
     changed_settings,
@@ -41,9 +43,10 @@ from acestep.training.commands import RunCommands, hearing_signals
 from acestep.training.config import TrainingConfig
 from acestep.training.loop import LoopSettings, Outcome, TrainingLoop
 from acestep.training.optimization import Optimization
-from acestep.training.outlook import Extent, extent_of_dataset, extent_of_folder, run_shape, step_settings
 from acestep.training.plan import TrainingPlan
-from acestep.training.planner import RunPlan, plan_run
+from acestep.training.planning.outlook import Extent, extent_of_dataset, extent_of_folder, run_shape, step_settings
+from acestep.training.planning.planner import RunPlan, plan_run
+from acestep.training.processes import join_processes
 from acestep.training.results import TrainingSummary
 from acestep.training.run_folder import RunFolder
 from acestep.training.samples import SampleMaker
@@ -66,14 +69,18 @@ class LoRATrainer:
         device: torch.device | str | None = None,
     ) -> None:
         self.config = config or TrainingConfig()
+        given = base_model.device if isinstance(base_model, Family) else default_device()
+        wanted = torch.device(device) if device is not None else given
+        self.processes = join_processes(wanted)
+        own = self.processes.device(wanted)
         if isinstance(base_model, Family):
-            self.family = base_model if device is None else base_model.to(device)
+            self.family = base_model if own == given else base_model.to(own)
             self.base_name = base_model.name
         else:
             self.base_name = str(base_model or self.config.base_model)
             # The run's config.yaml tells the base that was trained on, wherever it was named.
             self.config = self.config.model_copy(update={"base_model": self.base_name})
-            self.family = self._load(self.base_name, device)
+            self.family = self.processes.each(lambda: self._load(self.base_name, own))
         lora, aliases = self.config.lora, self.family.lora_aliases
         self._targets = find_targets(module_shapes(self.family.network), lora.target_modules, aliases)
         self._ranks = find_ranks(self._targets, lora.rank_pattern, aliases)
@@ -92,29 +99,38 @@ class LoRATrainer:
 
         That is latents of each recording and its changed copies, text states, lyric states where the adapter leaves the
         lyric encoder alone, and what alignment losses compare with where their encoders are here. None takes the
-        config's folder. Raises DatasetError naming all tracks that cannot be used, unless skip_bad.
+        config's folder. Several processes share the work. Raises DatasetError naming all tracks that cannot be used,
+        unless skip_bad.
         """
         data = self.config.data
         folder = Path(root if root is not None else data.train_dir)
         cache = LatentCache(Path(cache_dir) if cache_dir is not None else choose_cache_folder(folder))
-        dataset = prepare_dataset(
-            folder,
-            self.family,
-            max_duration_s=data.max_duration,
-            seed=self.config.training.seed,
-            augmentation=Augmentation(**data.augmentation.model_dump()),
-            skip_bad=skip_bad,
-            cache_dir=cache.root,
-            on_progress=on_progress,
-        )
-        dataset = with_lyric_states(dataset, self.family, self._targets, cache)
-        return self._with_alignment(dataset, folder, cache) if self.config.training.ssl_loss_weight else dataset
+
+        def prepare() -> LatentDataset:
+            return prepare_dataset(
+                folder,
+                self.family,
+                max_duration_s=data.max_duration,
+                seed=self.config.training.seed,
+                augmentation=Augmentation(**data.augmentation.model_dump()),
+                skip_bad=skip_bad,
+                cache_dir=cache.root,
+                on_progress=on_progress,
+            )
+
+        def add_states(dataset: LatentDataset) -> LatentDataset:
+            dataset = with_lyric_states(dataset, self.family, self._targets, cache)
+            return self._with_alignment(dataset, folder, cache) if self.config.training.ssl_loss_weight else dataset
+
+        # Recordings are encoded by whichever process claims them; the rest is little, and made once.
+        dataset = self.processes.each(prepare)
+        return self.processes.in_turn(lambda: add_states(dataset))
 
     def plan(self, dataset: LatentDataset | None = None, *, probe: bool = True) -> RunPlan:
         """What the run will need of memory, time and disk, whether it is there, and what would fit if not.
 
         dataset: None looks at the recordings of the config's folder as if none were encoded yet. probe: run a real step
-        (`probe.py`); without it shapes are counted, and no time is told.
+        (`planning/probe.py`); without it shapes are counted, and no time is told.
         """
         data = self.config.data
         if dataset is not None:
@@ -138,7 +154,8 @@ class LoRATrainer:
 
         None takes the dataset and the epochs of the config. resume: go on from the folder's latest checkpoint, or start
         where there is none. check: `plan` first, and refuse what does not fit. Callbacks come beside those that the
-        config asks for, and instead of one of their own kind.
+        config asks for, and instead of one of their own kind. Of several processes, all call this alike; the first one
+        alone writes, and has callbacks.
         """
         began = time.monotonic()
         dataset = dataset if dataset is not None else self.prepare_dataset()
@@ -146,35 +163,44 @@ class LoRATrainer:
             raise TrainingError("the dataset has no tracks; prepare a folder with recordings in it")
         config = self.config if epochs is None else _with_epochs(self.config, epochs)
         require_finite(self.family.network)
-        planned = self._require_room(config, dataset) if check else None
+        planned = self.processes.each(lambda: self._require_room(config, dataset)) if check else None
         folder = RunFolder(config.output_dir)
-        watchers = build_watchers(config, folder, callbacks)
+        watchers = build_watchers(config, folder, callbacks) if self.processes.is_first else []
         self._prompts = tuple(dict.fromkeys(track.prompt for track in dataset.tracks))[:_EXAMPLE_PROMPTS]
-        with folder.locked():
-            changes = changed_settings(folder, config) if resume else {}
-            folder.start(config.to_yaml(), resume=resume)
+        with ExitStack() as held:
+            changes = self.processes.first(lambda: _take(folder, config, held, resume=resume))
             commands = RunCommands(folder.control)
-            with folder.logging_to_file(), self._attached() as adapter, hearing_signals(commands):
-                loop = self._build_loop(config, folder, dataset, adapter, watchers, commands)
-                if resume and (checkpoint := latest_checkpoint(folder.checkpoints())) is not None:
-                    loop.resume(checkpoint)
-                folder.forget_after(loop.step or -1)
+            with self._attached() as adapter, hearing_signals(commands):
+                loop = self.processes.each(
+                    lambda: self._loop(config, folder, dataset, adapter, watchers, commands, resume=resume)
+                )
+                self.processes.require_alike(
+                    config=lambda: config.sha256(),
+                    base_and_dataset=lambda: loop.identity.model_dump_json(),
+                    checkpoint=lambda: str((loop.last_checkpoint, loop.step)),
+                    adapter=lambda: _digest(adapter.parameters()),
+                )
                 warnings = (*dataset.warnings, *warnings_of(config, loop.plan), *(planned.advice if planned else ()))
-                outcome, reason = self._watched(loop, warnings, planned, changes)
-            summary = TrainingSummary(
-                folder=folder.path,
-                adapter=self.save_lora(folder.adapter),
-                steps=loop.step,
-                outcome=outcome,
-                reason=reason,
-                best_step=loop.best_step,
-                first_validation=loop.first_validation,
-                last_validation=loop.last_validation,
-                seconds=time.monotonic() - began,
-            )
-            for watcher in watchers:
-                watcher.on_end(summary)
-        return summary
+                with self._lean(config):
+                    outcome, reason = self._watched(loop, warnings, planned, changes)
+
+            def conclude() -> TrainingSummary:
+                summary = TrainingSummary(
+                    folder=folder.path,
+                    adapter=self.save_lora(folder.adapter),
+                    steps=loop.step,
+                    outcome=outcome,
+                    reason=reason,
+                    best_step=loop.best_step,
+                    first_validation=loop.first_validation,
+                    last_validation=loop.last_validation,
+                    seconds=time.monotonic() - began,
+                )
+                for watcher in watchers:
+                    watcher.on_end(summary)
+                return summary
+
+            return self.processes.first(conclude)
 
     def _plan(self, config: TrainingConfig, extent: Extent, *, probe: bool) -> RunPlan:
         cache = LatentCache(choose_cache_folder(Path(config.data.train_dir)))
@@ -194,14 +220,18 @@ class LoRATrainer:
         self, loop: TrainingLoop, warnings: Sequence[str], planned: RunPlan | None, changes: Mapping[str, Any]
     ) -> tuple[Outcome, str]:
         """Run the loop with its watchers told of the start and of a failure; the adapter is kept either way."""
-        try:
+
+        def start() -> None:
             info = loop.info(tuple(warnings))
             for watcher in loop.callbacks:
                 watcher.on_start(info, loop)
             if planned is not None:
-                loop.note("planned", **planned.as_dict())
+                loop.note("planned", message=planned.summary(), **planned.as_dict())
             if changes:
                 loop.note("settings changed", **changes)
+
+        try:
+            self.processes.first(start)
             return loop.run()
         except BaseException as error:
             for watcher in loop.callbacks:
@@ -222,17 +252,21 @@ class LoRATrainer:
         return with_targets(dataset, recordings, encoders, cache, latent_rate=self.family.latent_rate)
 
     def save_lora(self, path: str | Path) -> Path:
-        """Write the adapter folder, whole or not at all; what an interrupted run had learned can be saved too."""
+        """Write the adapter folder, whole or not at all; what an interrupted run had learned can be saved too.
+
+        Of several processes only the first one writes.
+        """
         if self._adapter is None:
             raise TrainingError("there is no adapter to save yet; call train() first")
+        if not self.processes.is_first:
+            return Path(path)
         return write_adapter(path, self._adapter, prompts=self._prompts)
 
-    def _load(self, name: str, device: torch.device | str | None) -> Family:
-        chosen = torch.device(device) if device is not None else default_device()
+    def _load(self, name: str, device: torch.device) -> Family:
         # On a GPU half the memory decides what can be trained; on a CPU the float32 residual stream costs little.
-        half = self.config.precision == "bf16" and chosen.type != "cpu"
+        half = self.config.precision == "bf16" and device.type != "cpu"
         dtype = torch.bfloat16 if half else torch.float32
-        return load_family(name, device=chosen, dtype=dtype, quantization=self.config.base_quantization)
+        return load_family(name, device=device, dtype=dtype, quantization=self.config.base_quantization)
 
     @contextmanager
     def _attached(self) -> Iterator[TrainableAdapter]:
@@ -259,6 +293,35 @@ class LoRATrainer:
             adapter.detach()
             if checkpointing is not None:
                 network.gradient_checkpointing = checkpointing
+
+    def _loop(
+        self,
+        config: TrainingConfig,
+        folder: RunFolder,
+        dataset: LatentDataset,
+        adapter: TrainableAdapter,
+        callbacks: Sequence[TrainingCallback],
+        commands: RunCommands,
+        *,
+        resume: bool,
+    ) -> TrainingLoop:
+        """The run where it begins, or where the last one that is resumed ended."""
+        loop = self._build_loop(config, folder, dataset, adapter, callbacks, commands)
+        if resume and (checkpoint := latest_checkpoint(folder.checkpoints())) is not None:
+            loop.resume(checkpoint)
+        if self.processes.is_first:
+            folder.forget_after(loop.step or -1)
+        return loop
+
+    @contextmanager
+    def _lean(self, config: TrainingConfig) -> Iterator[None]:
+        """Within the block a GPU holds nothing that no step needs, and blocks are compiled if the config says so."""
+        with ExitStack() as stack:
+            if self.family.device.type != "cpu":
+                stack.enter_context(self.family.encoders_on("cpu"))
+            if config.training.compile:
+                stack.enter_context(compiled_blocks(self.family.network))
+            yield
 
     def _build_loop(
         self,
@@ -302,6 +365,7 @@ class LoRATrainer:
             metadata=self._metadata(config),
             callbacks=callbacks,
             commands=commands,
+            processes=self.processes,
         )
 
     def _sample_maker(self, config: TrainingConfig, folder: RunFolder, tracks: LatentDataset) -> SampleMaker | None:
@@ -326,6 +390,23 @@ class LoRATrainer:
             base_fingerprint=self.family.fingerprint(),
             training_config_sha256=config.sha256(),
         )
+
+
+def _take(folder: RunFolder, config: TrainingConfig, held: ExitStack, *, resume: bool) -> dict[str, Any]:
+    """Hold the folder and write its log until `held` is left -> what a resumed run does otherwise than before."""
+    held.enter_context(folder.locked())
+    changes = changed_settings(folder, config) if resume else {}
+    folder.start(config.to_yaml(), resume=resume)
+    held.enter_context(folder.logging_to_file())
+    return changes
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _public_name(base: str) -> str:
