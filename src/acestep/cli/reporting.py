@@ -2,7 +2,8 @@
 
 For people a result is text; with `--json` it is exactly one JSON object on stdout, the error included, and whatever
 else would print there goes to stderr. Exit status: 0 done, 1 a problem that the message explains, 2 the command was
-called wrongly, 130 interrupted.
+called wrongly, 130 interrupted. Of several processes that a launcher started the first one alone speaks; the others say
+only what nobody expected.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import sys
 import time
 import warnings
@@ -77,9 +79,11 @@ def reporting(*, as_json: bool, debug: bool) -> Iterator[Reporter]:
 
     With `debug`, errors are left to rise as they are.
     """
-    results = sys.stdout
-    reporter = Reporter(as_json=as_json, results=results, problems=sys.stderr)
+    results, problems = sys.stdout, sys.stderr
     with contextlib.ExitStack() as stack:
+        if os.environ.get("RANK", "0") != "0":
+            results = problems = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+        reporter = Reporter(as_json=as_json, results=results, problems=problems)
         if as_json:
             # Libraries that print to stdout would break the promise of one JSON object.
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
@@ -106,6 +110,7 @@ def reporting(*, as_json: bool, debug: bool) -> Iterator[Reporter]:
             if debug:
                 raise
             said = f"{type(error).__name__}: {error}".strip(": ")
+            reporter.console.file = sys.stderr
             _fail(reporter, "unexpected", f"{said} (unexpected; run again with --debug for the traceback)")
             raise typer.Exit(FAILED) from None
 
