@@ -20,6 +20,7 @@ def write_config(tmp_path: Path, model: Path, **training: object) -> Path:
         "lora": {"rank": 2, "alpha": 2},
         "training": {"epochs": 2, "gradient_accumulation": 2, "warmup_steps": 1, **training},
         "data": {"train_dir": str(tmp_path / "data"), "validation_split": 0.3, "max_duration": 2},
+        "samples": {"every_epochs": None},
         "precision": "fp32",
     }
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -78,3 +79,30 @@ def test_a_config_that_is_not_there_is_named() -> None:
     outcome = acestep("train", "none.yaml")
     assert outcome.status == 1
     assert "none.yaml" in outcome.stderr
+
+
+def test_a_dry_run_says_what_the_run_needs_and_leaves_nothing(model: Path, tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data", tracks=4)
+    config = write_config(tmp_path, model)
+    told = acestep("train", config, "--dry-run", "--json")
+    assert told.status == 0, told.stderr
+    assert told.json["fits"] is True
+    assert told.json["steps"] == 4
+    assert told.json["total_s"] > 0
+    assert not (tmp_path / "run").exists()
+    people = acestep("train", config, "--dry-run")
+    assert "memory" in people.stdout
+    assert "a step" in people.stdout
+
+
+def test_a_run_that_does_not_fit_is_refused_with_what_would_help_unless_asked_not_to_look(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_dataset(tmp_path / "data", tracks=4)
+    config = write_config(tmp_path, model, max_steps=1)
+    monkeypatch.setattr("acestep.training.planning.planner.free_bytes", lambda folder: 10)
+    refused = acestep("train", config)
+    assert refused.status == 1
+    assert "--no-check" in refused.stderr
+    assert not (tmp_path / "run").exists()
+    assert acestep("train", config, "--no-check").status == 0

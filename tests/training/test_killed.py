@@ -71,13 +71,13 @@ class EachStep(TrainingCallback):
 
 def train_to_the_end(out: Path, dataset: LatentDataset) -> None:
     torch.set_num_threads(1)
-    trainer(out).train(dataset, callbacks=[EachStep()], resume=True)
+    trainer(out).train(dataset, check=False, callbacks=[EachStep()], resume=True)
 
 
 def test_a_run_that_is_killed_again_and_again_ends_bit_for_bit_where_a_calm_one_does(
     tmp_path: Path, dataset: LatentDataset
 ):
-    calm = trainer(tmp_path / "calm").train(dataset, callbacks=[EachStep()])
+    calm = trainer(tmp_path / "calm").train(dataset, check=False, callbacks=[EachStep()])
     chance, out = random.Random(3), tmp_path / "killed"
     processes = multiprocessing.get_context("fork")
     deaths, deadline = 0, time.monotonic() + _FINISH_S
@@ -119,12 +119,12 @@ class Interrupting(SmallFamily):
 def test_a_run_interrupted_between_the_batches_of_a_step_goes_on_in_its_middle(
     tmp_path: Path, dataset: LatentDataset, at: int
 ):
-    calm = trainer(tmp_path / "calm").train(dataset)
+    calm = trainer(tmp_path / "calm").train(dataset, check=False)
     with pytest.raises(KeyboardInterrupt):
-        trainer(tmp_path / "parts", Interrupting(at)).train(dataset)
+        trainer(tmp_path / "parts", Interrupting(at)).train(dataset, check=False)
     checkpoint = latest_checkpoint(RunFolder(tmp_path / "parts").checkpoints())
     assert checkpoint is not None
     assert checkpoint.position.batches_done == at % 3
     assert len(checkpoint.position.examples) == at % 3
-    resumed = trainer(tmp_path / "parts").train(dataset, resume=True)
+    resumed = trainer(tmp_path / "parts").train(dataset, resume=True, check=False)
     assert_same_adapter(resumed.adapter, calm.adapter)

@@ -4,6 +4,7 @@ import signal
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -57,8 +58,15 @@ def make_config(out: Path, *, lora: dict[str, object] | None = None, **loop: obj
     )
 
 
+class Trainer(LoRATrainer):
+    """Takes it that runs fit: looking takes longer than these do."""
+
+    def train(self, *given: Any, **named: Any) -> TrainingSummary:
+        return super().train(*given, **{"check": False, **named})
+
+
 def make_trainer(out: Path, family: SmallFamily | None = None, **settings: object) -> LoRATrainer:
-    return LoRATrainer(family or SmallFamily(), make_config(out, **settings))  # type: ignore[arg-type]
+    return Trainer(family or SmallFamily(), make_config(out, **settings))  # type: ignore[arg-type]
 
 
 @dataclass
@@ -309,7 +317,7 @@ def test_gradient_checkpointing_and_bf16_train_to_nearly_the_same(tmp_path: Path
     ):
         family, watcher = SmallFamily(), Watcher()
         config = make_config(tmp_path / name).model_copy(update=changes)
-        trainer = LoRATrainer(family, config)
+        trainer = Trainer(family, config)
         trainer.train(trainer.prepare_dataset(data), callbacks=[watcher])
         losses[name] = [step.loss for step in watcher.steps]
         assert family.network.gradient_checkpointing is False
@@ -545,3 +553,26 @@ def test_training_levels_and_dropped_conditioning_are_as_configured(tmp_path: Pa
     assert not any(states.any() for states in seen)
     assert levels["uniform"].std() == pytest.approx(12**-0.5, abs=0.04)
     assert levels["logit_normal"].std() < 0.24
+
+
+def test_a_run_is_planned_before_it_begins_and_its_plan_written_down(tmp_path: Path, data: Path):
+    trainer = make_trainer(tmp_path / "run", epochs=1)
+    dataset = trainer.prepare_dataset(data)
+    trainer.train(dataset, check=True)
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    planned = next(event for event in events if event["event"] == "planned")
+    assert planned["steps"] == 3
+    assert planned["fits"] is True
+    assert "memory on cpu" in planned["message"]
+
+
+def test_a_run_that_does_not_fit_is_refused_before_anything_is_written(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("acestep.training.planning.planner.memory_limit", lambda device: 1000)
+    trainer = make_trainer(tmp_path / "run")
+    dataset = trainer.prepare_dataset(data)
+    with pytest.raises(TrainingError, match=r"does not fit in memory.*check=False"):
+        trainer.train(dataset, check=True)
+    assert not (tmp_path / "run").exists()
+    assert trainer.train(dataset).outcome == "finished"

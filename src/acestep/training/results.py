@@ -93,8 +93,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class SamplesResult:
-    """After a round of samples. likeness: mean cosine between the songs of different prompts, minus the same of the
-    base's songs (0: as different as the base's; towards 1: all alike); None for a single song."""
+    """After a round of samples. likeness: how much more alike songs of different prompts are than the base's.
+
+    It is 1 minus the ratio of their mean squared log-mel distances: 0 is as different as the base's, 1 all the same,
+    None a single song.
+    """
 
     step: int
     epoch: int

@@ -93,6 +93,14 @@ class RunPlan:
         """JSON values."""
         return {**asdict(self), "fits": self.fits, "total_s": self.total_s, "disk_bytes": self.disk_bytes}
 
+    def summary(self) -> str:
+        """One line."""
+        time_said = "" if self.total_s is None else f", {time_text(self.total_s)}"
+        return (
+            f"{self.steps} steps{time_said}; {size_text(self.peak_bytes)} of {size_text(self.limit_bytes)} memory on"
+            f" {self.device}, {size_text(self.disk_bytes)} on the disk"
+        )
+
     def table(self) -> str:
         """For people, in plain text."""
         return "\n".join(_table(self))
