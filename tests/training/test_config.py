@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from acestep.errors import ConfigError
-from acestep.training.config import LoopSection, LoraSection, TrainingConfig
+from acestep.training.config import LoopSection, LoraSection, SampleSection, TrainingConfig
 
 AS_USERS_KNOW_IT = """\
 base_model: "ACE-Step/ACE-Step-v1-3.5B"
@@ -123,3 +123,40 @@ def test_sections_in_code_take_lists_and_refuse_what_files_may_not_say():
     assert LoraSection(target_modules=["to_q"]).target_modules == ("to_q",)  # type: ignore[arg-type]
     with pytest.raises(ValidationError):
         LoopSection(epochs=0)
+
+
+def test_a_mistake_in_a_section_that_may_be_left_out_is_found_like_any_other(tmp_path: Path):
+    assert problems(tmp_path, "training:\n  early_stopping:\n    patient: 3\n") == [
+        "train.yaml:3: training.early_stopping.patient is no setting; did you mean patience?"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("lora: {rank_pattern: [1]}", "lora.rank_pattern is [1]; expected a section of names with a value each"),
+        ("lora: {target_modules: []}", "lora.target_modules is []; expected a list of at least 1"),
+        ("samples: {seeds: [a]}", "samples.seeds[0] is 'a'; expected a whole number"),
+        ("training: {epochs: '8'}", "training.epochs is '8'; expected a whole number without quotes"),
+        ("training: {learning_rate: '1e-4'}", "training.learning_rate is '1e-4'; expected a number without quotes"),
+        ("loggers: [csv, tensorboard, csv]", "loggers is ['csv', 'tensorboard', 'csv']; expected each name once"),
+        ("output_dir: ' '", "output_dir is ' '; expected the name of a folder"),
+        ("data: {train_dir: ''}", "data.train_dir is ''; expected the name of a folder"),
+        ("base_model: ''", "base_model is ''; expected a hub id, a folder or nano"),
+        ("? [a, b]\n: 3", "a name of a setting is to be a word; found a list or a section"),
+    ],
+)
+def test_what_would_be_right_is_said_in_words_and_once(tmp_path: Path, text: str, expected: str):
+    assert problems(tmp_path, text) == [f"train.yaml:1: {expected}"]
+
+
+def test_a_number_of_thousands_of_digits_is_no_number(tmp_path: Path):
+    [problem] = problems(tmp_path, f"training: {{seed: {'9' * 5000}}}")
+    assert problem.startswith("train.yaml:1: training.seed is '999")
+    assert problem.endswith("expected a whole number")
+
+
+@pytest.mark.parametrize("text", ["1e5", "-3e2", "5", "null", "yes", "~", "a: b", "#x", "x\ny", "\x85", "🎵"])
+def test_text_that_looks_like_something_else_is_read_back_as_text(tmp_path: Path, text: str):
+    config = TrainingConfig(base_model="nano", samples=SampleSection(lyrics=text))
+    assert TrainingConfig.from_yaml(write(tmp_path, config.to_yaml())) == config

@@ -7,10 +7,9 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
-from acestep.training.config_file import read_config_file
+from acestep.training.config_file import read_config_file, written_as_config
 
 SchedulerName = Literal["cosine", "linear", "constant"]
 OptimizerName = Literal["adamw", "adamw_8bit", "prodigy"]
@@ -19,6 +18,21 @@ Precision = Literal["bf16", "fp32"]
 Quantization = Literal["int8", "nf4"]
 LoggerName = Literal["csv", "tensorboard", "wandb"]
 MetricName = Literal["val_loss", "loss"]
+
+
+def _said(expected: str) -> AfterValidator:
+    """Refuses text of blanks alone, with what is expected."""
+
+    def check(value: str) -> str:
+        if not value.strip():
+            raise ValueError(expected)
+        return value
+
+    return AfterValidator(check)
+
+
+FolderName = Annotated[str, _said("the name of a folder")]
+ModelName = Annotated[str, _said("a hub id, a folder or nano")]
 
 
 class _Section(BaseModel):
@@ -120,7 +134,7 @@ class AugmentationSection(_Section):
 
 
 class DataSection(_Section):
-    train_dir: str = "./training_data"
+    train_dir: FolderName = "./training_data"
     validation_split: float = Field(default=0.1, ge=0, lt=1)
     max_duration: float = Field(default=60.0, gt=0, le=240)
     """Seconds of a track that a step sees: a window drawn anew each epoch."""
@@ -130,8 +144,8 @@ class DataSection(_Section):
 class TrainingConfig(_Section):
     """Everything about a run. Built from a file by `from_yaml`, or from sections in code."""
 
-    base_model: str = Field(default="ACE-Step/ACE-Step-v1-3.5B", min_length=1)
-    output_dir: str = Field(default="./lora_output", min_length=1)
+    base_model: ModelName = "ACE-Step/ACE-Step-v1-3.5B"
+    output_dir: FolderName = "./lora_output"
     lora: LoraSection = LoraSection()
     training: LoopSection = LoopSection()
     data: DataSection = DataSection()
@@ -143,11 +157,11 @@ class TrainingConfig(_Section):
     """Keep the frozen base in 8 or 4 bits, for GPUs that it does not fit otherwise."""
     gradient_checkpointing: bool = True
 
-    @field_validator("base_model")
+    @field_validator("loggers")
     @classmethod
-    def _no_blank(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError("a hub id, a folder or nano")
+    def _each_once(cls, value: tuple[LoggerName, ...]) -> tuple[LoggerName, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("each name once")
         return value
 
     @classmethod
@@ -157,8 +171,7 @@ class TrainingConfig(_Section):
 
     def to_yaml(self) -> str:
         """All settings, defaults included; `from_yaml` reads them back equal."""
-        values = json.loads(self.model_dump_json())
-        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        return written_as_config(json.loads(self.model_dump_json()))
 
     def sha256(self) -> str:
         """Of the settings, in whatever order and spelling a file had them."""

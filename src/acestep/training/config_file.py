@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -18,6 +18,7 @@ Model = TypeVar("Model", bound=BaseModel)
 Location = tuple[str | int, ...]
 
 _MAX_BYTES = 1 << 20
+_MAX_DIGITS = 100
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _CONSTANTS = {"true": True, "True": True, "false": False, "False": False, "null": None, "~": None, "": None}
@@ -31,6 +32,7 @@ _EXPECTED = {
     "finite_number": "a finite number",
     "model_type": "a section of settings",
     "model_attributes_type": "a section of settings",
+    "dict_type": "a section of names with a value each",
 }
 _BOUNDS = {
     "greater_than": "above",
@@ -47,12 +49,29 @@ def read_config_file(model: type[Model], path: Path) -> Model:
     try:
         config = model.model_validate(document.values)
     except ValidationError as error:
-        problems += [(document.line(details["loc"]), _describe(model, details)) for details in error.errors()]
+        problems += [(document.line(details["loc"]), _describe(model, details)) for details in _causes(error)]
     if problems:
         lines = [f"  {path.name}:{line}: {text}" for line, text in sorted(problems)]
         count = "one problem" if len(lines) == 1 else f"{len(lines)} problems"
         raise ConfigError(f"{path} has {count}:\n" + "\n".join(lines))
     return config
+
+
+def written_as_config(values: dict[str, Any]) -> str:
+    """YAML that `read_config_file` reads back equal: text that this reader would take for something else is quoted."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """A SafeDumper that knows what `_plain` takes for numbers, which YAML 1.1 does not: `1e5`."""
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    is_plain = text.isprintable() and isinstance(_plain(text), str)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_plain else '"')
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 @dataclass
@@ -82,6 +101,9 @@ class _Document:
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.problems.append((line, "a name of a setting is to be a word; found a list or a section"))
+                continue
             key = str(key_node.value)
             if key in values:
                 first = self.lines[(*location, key)]
@@ -125,11 +147,21 @@ def _read(path: Path) -> _Document:
 def _plain(text: str) -> Any:
     if text in _CONSTANTS:
         return _CONSTANTS[text]
+    if len(text) > _MAX_DIGITS:
+        # No setting is so long a number, and Python refuses to read very long ones.
+        return text
     if _INT.fullmatch(text):
         return int(text)
     if _FLOAT.fullmatch(text):
         return float(text.replace(".inf", "inf").replace(".nan", "nan"))
     return text
+
+
+def _causes(error: ValidationError) -> list[ErrorDetails]:
+    """Without the lists that are too short because of their wrong items, which are told themselves."""
+    found = error.errors()
+    inside = {details["loc"][:-1] for details in found}
+    return [details for details in found if details["type"] != "too_short" or details["loc"] not in inside]
 
 
 def _describe(model: type[BaseModel], details: ErrorDetails) -> str:
@@ -144,6 +176,8 @@ def _describe(model: type[BaseModel], details: ErrorDetails) -> str:
 
 def _expectation(details: ErrorDetails) -> str:
     kind, context = details["type"], details.get("ctx", {})
+    if kind in ("int_type", "float_type") and _is_quoted_number(details["input"], whole=kind == "int_type"):
+        return f"{_EXPECTED[kind]} without quotes"
     if kind in _EXPECTED:
         return _EXPECTED[kind]
     if kind in _BOUNDS:
@@ -151,6 +185,8 @@ def _expectation(details: ErrorDetails) -> str:
         return f"a number {_BOUNDS[kind]} {bound:g}"
     if kind == "literal_error":
         return str(context["expected"]).replace("'", "")
+    if kind == "too_short":
+        return f"a list of at least {context['min_length']}"
     if kind == "value_error":
         return str(context["error"])
     return details["msg"][:1].lower() + details["msg"][1:]
@@ -159,10 +195,14 @@ def _expectation(details: ErrorDetails) -> str:
 def _settings_at(model: type[BaseModel], location: Location) -> list[str]:
     for part in location:
         annotation = model.model_fields[str(part)].annotation
-        assert isinstance(annotation, type)
-        assert issubclass(annotation, BaseModel)
-        model = annotation
+        # Of a section that may be left out, `Section | None`, the section.
+        kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        model = next(kind for kind in kinds if issubclass(kind, BaseModel))
     return list(model.model_fields)
+
+
+def _is_quoted_number(value: Any, *, whole: bool) -> bool:
+    return isinstance(value, str) and isinstance(_plain(value), int if whole else int | float)
 
 
 def _dotted(location: Location) -> str:
