@@ -16,7 +16,7 @@ from acestep.errors import AdapterError, CheckpointError
 from acestep.lora.bases import guess_base
 from acestep.lora.card import model_card
 from acestep.lora.catalogue import trained_strength
-from acestep.lora.factorisation import Kind, kind_of, magnitude_of, shaped_like
+from acestep.lora.factorisation import Kind, change_shape, kind_of, magnitude_of, shaped_like
 from acestep.lora.factors import Adapter, Factors, ReadingReport
 from acestep.lora.formats import ACESTEP, save_adapter_file
 from acestep.lora.keys import ModuleNames, Role, other_kind, parse_key, without_prefixes
@@ -30,6 +30,8 @@ __all__ = ["Adapter", "Factors", "ReadingReport", "read_adapter", "write_adapter
 
 logger = logging.getLogger(__name__)
 
+_MAX_SCALE = 1e6
+"""Real ones lie between a hundredth and a hundred."""
 _WIDEST = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -149,9 +151,14 @@ def module_scale(
     if not rank:
         return 1.0, "none"
     settings = strength.settings
+    scale, source = 1.0, "none"
     if alpha is not None:
-        return scale_of(alpha, rank, rslora=settings is not None and settings.rslora), "alpha tensors"
-    return (1.0, "none") if settings is None else (settings.scale(module, rank), strength.name)
+        scale, source = scale_of(alpha, rank, rslora=settings is not None and settings.rslora), "alpha tensors"
+    elif settings is not None:
+        scale, source = settings.scale(module, rank), strength.name
+    if not abs(scale) <= _MAX_SCALE:
+        raise CheckpointError(f"the strength of {module} would be {scale:g} by its {source}; that cannot be meant")
+    return scale, source
 
 
 def write_adapter(
@@ -190,6 +197,8 @@ def _factors(
     kind: Kind, parts: Mapping[Role, Tensor], shape: Sequence[int] | None, rank: int | None
 ) -> tuple[Factors, float] | None:
     """Factors without the scale, and what the rank cost; None where the tensors do not fit each other or the module."""
+    if change_shape(kind, {role: part.shape for role, part in parts.items()}) is None:
+        return None
     try:
         found, lost = kind.factors({role: part.float() for role, part in parts.items()}, rank)
         expected = found.delta_shape() if shape is None else tuple(shape)
@@ -197,7 +206,7 @@ def _factors(
         found = replace(found, magnitude=magnitude_of(parts, expected[0]))
     except (RuntimeError, IndexError, ValueError):
         return None
-    return (found, lost) if found.rank and found.fits(expected) else None
+    return (found, lost) if found.fits(expected) else None
 
 
 def _one_number(alpha: Tensor, module: str) -> float:
@@ -226,7 +235,7 @@ def _warn(path: str | Path, report: ReadingReport, *, raw_scale: bool) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} holds a {type(values).__name__}, expected an object")

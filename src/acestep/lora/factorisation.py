@@ -114,13 +114,11 @@ def _lokr(parts: Parts, rank: int | None) -> tuple[Factors, float]:
 
 def _lokr_side(parts: Parts, side: str) -> tuple[Tensor, Tensor]:
     """One of the two small matrices as factors (b, a); one that is given whole is multiplied by the identity."""
-    b, a = parts.get(f"lokr_w{side}_a"), parts.get(f"lokr_w{side}_b")
-    if (core := parts.get(f"lokr_t{side}")) is not None and a is not None and b is not None:
-        return b.T, torch.einsum("ij...,jn->in...", core, a)
-    if a is not None and b is not None:
-        return b, a
-    whole = parts[f"lokr_w{side}"]
-    return _identity_pair(whole)
+    if (whole := parts.get(f"lokr_w{side}")) is not None:
+        return _identity_pair(whole)
+    b, a = parts[f"lokr_w{side}_a"], parts[f"lokr_w{side}_b"]
+    core = parts.get(f"lokr_t{side}")
+    return (b, a) if core is None else (b.T, torch.einsum("ij...,jn->in...", core, a))
 
 
 def _identity_pair(whole: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,19 +191,20 @@ def _lokr_shape(shapes: Shapes) -> tuple[int, ...]:
 
 def _side_shape(shapes: Shapes, whole: str, core: str) -> tuple[int, ...]:
     """One of the two matrices: given whole, as a product, or as a product with a kernel between its factors."""
-    if f"{whole}_b" not in shapes:
+    if whole in shapes:
         return tuple(shapes[whole])
     b = shapes[f"{whole}_a"]
     return _chained(b if core not in shapes else b[::-1], shapes[f"{whole}_b"], shapes.get(core))
 
 
 def _first_axis(role: str) -> Callable[[Shapes], int | None]:
-    return lambda shapes: shapes[role][0]
+    return lambda shapes: next(iter(shapes[role]), None)
 
 
 def _lokr_rank(shapes: Shapes) -> int | None:
     """LyCORIS divides alpha by the rank of what is factored, W2 before W1; two whole matrices have no scale."""
-    return next((shapes[role][0] for role in ("lokr_w2_b", "lokr_w1_b") if role in shapes), None)
+    factored = (f"lokr_w{side}_b" for side in "21" if f"lokr_w{side}" not in shapes)
+    return next((size for role in factored for size in shapes.get(role, ())[:1]), None)
 
 
 def _lokr_needs() -> tuple[frozenset[str], ...]:
@@ -224,5 +223,5 @@ def change_shape(kind: Kind, shapes: Shapes) -> tuple[int, ...] | None:
     """(out, in, *kernel) of the change that parts of these shapes make; None where they do not fit each other."""
     try:
         return kind.shape(shapes)
-    except (IndexError, ValueError):
+    except (KeyError, IndexError, ValueError):
         return None

@@ -117,7 +117,11 @@ class Inspection:
         return tuple(module.module for module in self.modules if module.fits is False or module.shape is None)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON, in which a number that is none becomes null."""
+        told: dict[str, Any] = _without_nan(self._told())
+        return told
+
+    def _told(self) -> dict[str, Any]:
         return {
             "path": self.path,
             "file": self.file,
@@ -207,6 +211,17 @@ def inspect_adapter(path: str | Path, *, base: str | Path | None = None, measure
 def group_of(module: str) -> str:
     """The part of the model that a module belongs to, in words."""
     return next((group for group, mark in _GROUPS.items() if mark in f".{module}"), _OTHER_GROUP)
+
+
+def _without_nan(value: Any) -> Any:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: _without_nan(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_without_nan(inner) for inner in value]
+    return value
 
 
 def _kind_name(kind: Kind, sizes: Mapping[Role, Sequence[int]]) -> str:

@@ -138,9 +138,10 @@ def weight_shape(base: nn.Module) -> tuple[int, ...]:
 
 def factor_dtype(base: nn.Module) -> torch.dtype:
     """What an adapter's factors are kept in for generation: the weight's own dtype, or what it is computed in."""
-    weight = getattr(base, "weight", None)
-    if isinstance(weight, Tensor) and weight.is_floating_point() and weight.element_size() > 1:
-        return weight.dtype
+    # A quantised layer's `weight` may be made anew at each look, so what is stored is asked.
+    for held in (*base.parameters(), *base.buffers()):
+        if held.is_floating_point() and held.element_size() > 1:
+            return held.dtype
     computed = getattr(base, "compute_dtype", None)
     return computed if isinstance(computed, torch.dtype) else torch.float32
 

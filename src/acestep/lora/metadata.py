@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, Field, ValidationError
 
 HEADER_KEY = "acestep_adapter"
@@ -21,11 +23,14 @@ class TrainedWith(BaseModel, frozen=True):
 
 
 class Parent(BaseModel, frozen=True):
-    """An adapter that this one was made from."""
+    """An adapter that this one was made from, how that was made, and what from."""
 
     sha256: str
     name: str = ""
     weight: float = 1.0
+    method: str = ""
+    options: dict[str, Any] = {}
+    parents: tuple[Parent, ...] = ()
 
 
 class AdapterMetadata(BaseModel, frozen=True):
@@ -43,6 +48,8 @@ class AdapterMetadata(BaseModel, frozen=True):
     parents: tuple[Parent, ...] = ()
     method: str = "trained"
     """How it was made: "trained", or a merge's name."""
+    options: dict[str, Any] = {}
+    """Of the merge: what would have to be given to make it again."""
 
 
 def metadata_from_header(header: dict[str, str]) -> AdapterMetadata:

@@ -44,7 +44,7 @@ def settings_from_header(header: Mapping[str, str]) -> StrengthSettings | None:
         return None
     try:
         values = json.loads(header[HEADER_KEY])
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"the header's {HEADER_KEY} is no JSON ({error}); the strength cannot be told") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"the header's {HEADER_KEY} is a {type(values).__name__}, not a mapping")
