@@ -1,11 +1,13 @@
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from acestep.errors import TrainingError
-from acestep.lora import Adapter, Factors, read_adapter
+from acestep.lora import Adapter, Factors, formats, read_adapter
 from acestep.training import checkpoints
 from acestep.training.checkpoints import Position, RunIdentity, latest_checkpoint, save_checkpoint
 from acestep.training.results import ExampleLoss, ValidationResult
@@ -68,11 +70,15 @@ def test_the_latest_is_the_one_with_most_behind_it_and_not_the_last_by_name(tmp_
     assert latest_checkpoint([]) is None
 
 
-def test_a_disk_that_fills_up_leaves_no_half_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def full(*_: object) -> None:
-        raise OSError("no space left on device")
+@pytest.mark.parametrize("error", [OSError, SafetensorError])
+@pytest.mark.parametrize("writer", [checkpoints, formats])
+def test_a_disk_that_fills_up_is_an_os_error_and_leaves_no_half_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: ModuleType, error: type[Exception]
+):
+    def full(*_: object, **__: object) -> None:
+        raise error("no space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr(writer, "save_file", full)
     with pytest.raises(OSError, match="no space"):
         save(tmp_path / "epoch-0001", 1)
     assert not list(tmp_path.iterdir())

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from acestep.errors import TrainingError
+from acestep.errors import CheckpointError, TrainingError
 from acestep.lora.adapter import Adapter, write_adapter
 from acestep.lora.whole_folder import written_whole
 from acestep.training.results import ExampleLoss, ValidationResult
@@ -101,16 +101,20 @@ class Checkpoint:
 def save_checkpoint(
     path: Path, position: Position, adapter: Adapter, tensors: Mapping[str, Mapping[str, Tensor]]
 ) -> None:
-    """The adapter folder beside the exact state, tensors by kind and name."""
+    """The adapter folder beside the exact state, tensors by kind and name; OSError where the disk does not take it."""
     kept = {
         f"{kind}/{name}": tensor.detach().cpu().contiguous()
         for kind, named in tensors.items()
         for name, tensor in named.items()
     }
-    with written_whole(path) as partial:
-        write_adapter(partial / "adapter", adapter, title=path.name)
-        save_file(kept, partial / _TENSORS)
-        (partial / _POSITION).write_text(position.model_dump_json(indent=2), encoding="utf-8")
+    try:
+        with written_whole(path) as partial:
+            write_adapter(partial / "adapter", adapter, title=path.name)
+            save_file(kept, partial / _TENSORS)
+            (partial / _POSITION).write_text(position.model_dump_json(indent=2), encoding="utf-8")
+    except (SafetensorError, CheckpointError) as error:
+        # What a full disk is called depends on who was writing.
+        raise OSError(str(error)) from error
 
 
 def latest_checkpoint(paths: Sequence[Path]) -> Checkpoint | None:
@@ -123,7 +127,7 @@ def latest_checkpoint(paths: Sequence[Path]) -> Checkpoint | None:
     for path in paths:
         try:
             positions[path] = Position.model_validate_json((path / _POSITION).read_text(encoding="utf-8"))
-        except (OSError, ValidationError) as error:
+        except (OSError, ValueError) as error:
             problems.append(f"{path} cannot be read: {error}")
     for path in sorted(positions, key=lambda path: (positions[path].step, positions[path].batches_done), reverse=True):
         try:

@@ -1,5 +1,8 @@
 import json
+import logging
 from pathlib import Path
+
+import pytest
 
 from acestep.training.callbacks import RecordingCallback
 from acestep.training.history import read_history
@@ -61,3 +64,11 @@ def test_examples_take_little_room(tmp_path: Path):
     callback.on_step(step_result(1, 1 / 3, examples=eight), CONTROL)
     assert (tmp_path / "metrics.jsonl").stat().st_size < 1000
     assert rows(tmp_path / "metrics.jsonl")[0]["loss"] == 1 / 3
+
+
+def test_a_failure_is_in_the_log_file_and_not_told_a_second_time(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.INFO, logger="acestep"):
+        RecordingCallback(RunFolder(tmp_path)).on_failure(RuntimeError("the disk is full"))
+    [record] = caplog.records
+    assert "the disk is full" in record.getMessage()
+    assert record.levelno < logging.WARNING

@@ -85,7 +85,8 @@ class RecordingCallback(TrainingCallback):
     def on_failure(self, error: BaseException) -> None:
         kind = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         self.folder.add_event(kind, error=f"{type(error).__name__}: {error}")
-        logger.error("%s: %s: %s", kind, type(error).__name__, error)
+        # Not an error in the log: whoever started the run hears of it by the exception, and once is enough.
+        logger.info("%s: %s: %s", kind, type(error).__name__, error)
 
     def _inside(self, path: Path) -> str:
         folder = self.folder.path
