@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -35,6 +35,7 @@ from acestep.training.processes import Processes, shared_out
 from acestep.training.results import EpochResult, ExampleLoss, RunInfo, SamplesResult, StepResult, ValidationResult
 from acestep.training.run_folder import RunFolder
 from acestep.training.samples import SampleMaker
+from acestep.training.sharding import whole_base
 from acestep.training.validation import HeldOutLoss, held_out_loss
 
 logger = logging.getLogger(__name__)
@@ -64,14 +65,14 @@ class LoopSettings:
 
 @dataclass(frozen=True)
 class Material:
-    """A batch that is ready to be trained on. examples: of the whole step, whoever trains on them; last: this process
-    has no more of the step."""
+    """A batch that is ready to be trained on. weight: of each example in the step's gradient; 0 for a batch that only
+    keeps this process in step with the others. last: this process has no more of the step."""
 
     step: int
     indices: tuple[int, ...]
     batch: Batch
     draws: Draws
-    examples: int
+    weight: float
     last: bool
 
 
@@ -252,7 +253,7 @@ class TrainingLoop:
             epoch = self.plan.epoch_of(step)
             tracks, examples = self.training.at_epoch(epoch), self.plan.examples(step)
             share = self._share(examples, tracks, batches_done, batch_size)
-            for place, indices in enumerate(share, start=1):
+            for place, (indices, weight) in enumerate(share, start=1):
                 batch = tracks.batch(indices)
                 draws = draw(
                     self.plan.seed,
@@ -262,22 +263,27 @@ class TrainingLoop:
                     self.settings.noise,
                     distribution=self.settings.distribution,
                 )
-                yield Material(step, indices, batch, draws, len(examples), last=place == len(share))
+                yield Material(step, indices, batch, draws, weight, last=place == len(share))
             if not share:
                 yield None
             step, batches_done = step + 1, 0
 
     def _share(
         self, examples: Sequence[int], tracks: LatentDataset, batches_done: int, batch_size: int
-    ) -> list[tuple[int, ...]]:
-        """What this process has to do of a step of which some batches are done."""
+    ) -> list[tuple[tuple[int, ...], float]]:
+        """(batch, weight of its examples): what this process has to do of a step of which some batches are done."""
         count = self.processes.count
         left = batches_of_one_length(examples, tracks.window, batch_size=batch_size)[batches_done:]
         if 0 < len(left) < count:
             # Smaller batches come to the same, and nobody is idle.
             those = [index for indices in left for index in indices]
             left = batches_of_one_length(those, tracks.window, batch_size=math.ceil(len(those) / count))
-        return shared_out(left, lambda indices: len(indices) * tracks.window(indices[0]), count)[self.processes.rank]
+        shares = shared_out(left, lambda indices: len(indices) * tracks.window(indices[0]), count)
+        # Divided by the examples of the whole step, so that small batches add up to exactly the large one.
+        own = [(indices, 1 / len(examples)) for indices in shares[self.processes.rank]]
+        if not self.processes.shards_base:
+            return own
+        return own + [(left[0], 0.0)] * (max(map(len, shares)) - len(own))
 
     def _learn(self, materials: Iterator[Material | None]) -> bool:
         """Train on the next batch -> whether it was this process's last of the step."""
@@ -295,7 +301,9 @@ class TrainingLoop:
             too_large, left_early = None, False
             try:
                 while not (left_early or self._learn(materials)):
-                    left_early = self.commands.wish() in ("stop", "interrupt")
+                    # With the base in parts, one that leaves would keep the others waiting for its part.
+                    hurries = self.commands.wish() in ("stop", "interrupt")
+                    left_early = hurries and not self.processes.shards_base
             except _TooLarge as error:
                 too_large = str(error)
             memory = peak_memory_bytes(self.family.device)
@@ -322,14 +330,14 @@ class TrainingLoop:
         self._phase = "in a batch"
         try:
             losses, minimised = self._losses(material)
-            # Divided by the examples of the whole step, so that small batches add up to exactly the large one.
-            (minimised.sum() / material.examples).backward()  # type: ignore[no-untyped-call]
+            (minimised.sum() * material.weight).backward()  # type: ignore[no-untyped-call]
         except torch.OutOfMemoryError as error:
             raise _TooLarge(f"{len(material.indices)} of {_shape(material)}") from error
         values = zip(material.batch.tracks, material.draws.sigmas.tolist(), losses.tolist(), strict=True)
         examples = [ExampleLoss(track, sigma, loss) for track, sigma, loss in values]
-        self._examples += examples
-        self._audio_s += material.batch.latents.shape[-1] * len(examples) / self.family.latent_rate
+        if material.weight:
+            self._examples += examples
+            self._audio_s += material.batch.latents.shape[-1] * len(examples) / self.family.latent_rate
         self._batches_done += 1
         if self.processes.count == 1:
             self._require_numbers(examples)
@@ -415,7 +423,8 @@ class TrainingLoop:
     def _validate(self, epoch: int) -> ValidationResult | None:
         if (held_out := self.held_out) is None:
             return None
-        loss = HeldOutLoss.merged(self.processes.together(lambda: self._look(held_out)))
+        parts = self.processes.together(lambda: self._look(held_out))
+        loss = parts[0] if self.processes.shards_base else HeldOutLoss.merged(parts)
         if not math.isfinite(loss.mean):
             # The parameters gave this, so they are not worth a checkpoint.
             self._phase = "in a step"
@@ -429,17 +438,19 @@ class TrainingLoop:
         return result
 
     def _look(self, held_out: LatentDataset) -> HeldOutLoss:
-        """This process's part of a validation; how the tracks are shared out changes no track's loss."""
+        """This process's part of a validation, or with the base in parts all of it; no track's loss depends on that."""
         shares = shared_out(range(len(held_out)), held_out.at_epoch(0).window, self.processes.count)
+        tracks = None if self.processes.shards_base else shares[self.processes.rank]
         with self._as_used(), self._autocast():
-            return held_out_loss(self.family, held_out, seed=self.plan.seed, tracks=shares[self.processes.rank])
+            return held_out_loss(self.family, held_out, seed=self.plan.seed, tracks=tracks)
 
     def _make_samples(self, samples: SampleMaker, epoch: int) -> None:
         def make() -> SamplesResult:
             with self._as_used():
-                return samples.make(epoch=epoch, step=self.step, adapter=self.adapter)
+                return samples.make(epoch=epoch, step=self.step, adapter=self.adapter, note=self.note)
 
-        result = self.processes.first(make)
+        with whole_base(self.family.network) if self.processes.shards_base else nullcontext():
+            result = self.processes.first(make)
         self._tell(lambda callback: callback.on_samples(result, self))
 
     def _tell(self, tell: Callable[[TrainingCallback], None]) -> None:
