@@ -37,7 +37,15 @@ LARGE_BATCHES = {"batch_size": 3, "gradient_accumulation": 1, "dropout": 0.0}
 NEAR = {"rtol": 1e-5, "atol": 1e-7}
 
 
-def make_trainer(out: Path, family: SmallFamily | None = None, *, dropout: float = 0.1, **loop: object) -> LoRATrainer:
+def make_trainer(
+    out: Path,
+    family: SmallFamily | None = None,
+    *,
+    dropout: float = 0.1,
+    base_quantization: str | None = None,
+    gradient_checkpointing: bool = False,
+    **loop: object,
+) -> LoRATrainer:
     values = {"epochs": 3, "gradient_accumulation": 3, "learning_rate": 1e-3, "warmup_steps": 2, "ema_decay": 0.9}
     config = TrainingConfig(
         output_dir=str(out),
@@ -46,6 +54,8 @@ def make_trainer(out: Path, family: SmallFamily | None = None, *, dropout: float
         data=DataSection(max_duration=2.0, validation_split=0.25),
         samples=SampleSection(every_epochs=None),
         precision="fp32",
+        base_quantization=base_quantization,  # type: ignore[arg-type]
+        gradient_checkpointing=gradient_checkpointing,
     )
     return LoRATrainer(family or SmallFamily(), config)
 
@@ -155,7 +165,57 @@ def scenarios(root: Path, data: Path, out: Path) -> dict[str, Callable[[], Any]]
     }
 
 
-def work(rank: int, port: int, root: Path, data: Path, out: Path) -> None:
+class Sharing(TrainingCallback):
+    """How many numbers of the blocks' base this process holds, seen from within the run."""
+
+    def __init__(self, family: SmallFamily) -> None:
+        self.family, self.held = family, 0
+
+    def on_step(self, result: StepResult, control: RunControl) -> None:
+        self.held = held_numbers(self.family)
+
+
+def held_numbers(family: SmallFamily) -> int:
+    found = (p for name, p in family.network.transformer_blocks.named_parameters() if "lora_changes" not in name)
+    return sum(getattr(p, "_local_tensor", p).numel() for p in found)
+
+
+def scenarios_of_a_shared_base(root: Path, data: Path, out: Path) -> dict[str, Callable[[], Any]]:
+    dataset = make_trainer(root / "unused").prepare_dataset(data)
+
+    def run(name: str, family: SmallFamily, *callbacks: TrainingCallback, **options: Any) -> dict[str, Any]:
+        watcher = Watcher()
+        summary = make_trainer(out / name, family, **options).train(
+            dataset, callbacks=[watcher, *callbacks], check=False
+        )
+        return {"outcome": summary.outcome, "steps": summary.steps, **watcher.told()}
+
+    def restored() -> dict[str, Any]:
+        family = SmallFamily()
+        modules, print_, whole = list(family.network.modules()), family.fingerprint(), held_numbers(family)
+        sharing = Sharing(family)
+        told = run("shared", family, sharing, gradient_checkpointing=True)
+        after = list(family.network.modules())
+        same = len(after) == len(modules) and all(a is b for a, b in zip(after, modules, strict=True))
+        return {
+            **told,
+            "same modules": same,
+            "same base": family.fingerprint() == print_,
+            "held": sharing.held,
+            "whole": whole,
+        }
+
+    return {
+        "restored": restored,
+        "terminated": lambda: run("terminated", Troubled(1, 3, told_to(signal.SIGTERM))),
+        "quantised": lambda: make_trainer(out / "quantised", base_quantization="int8"),
+    }
+
+
+Scenarios = Callable[[Path, Path, Path], dict[str, Callable[[], Any]]]
+
+
+def work(rank: int, port: int, root: Path, data: Path, out: Path, scenarios: Scenarios, shares: bool) -> None:
     torch.set_num_threads(1)
     os.environ |= {
         "RANK": str(rank),
@@ -165,6 +225,7 @@ def work(rank: int, port: int, root: Path, data: Path, out: Path) -> None:
         "MASTER_PORT": str(port),
         "GLOO_SOCKET_IFNAME": "lo",
         "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_FSDP": str(shares).lower(),
     }
     results: dict[str, Any] = {}
     for name, act in scenarios(root, data, out).items():
@@ -194,13 +255,26 @@ class Ran:
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     root = tmp_path_factory.mktemp("two")
-    data, out = write_dataset(root / "data", tracks=_TRACKS, duration_s=3.0), root / "out"
+    interrupted_in_mid_step(root / "out" / "interrupted", write_dataset(root / "data", _TRACKS, duration_s=3.0))
+    return run_two(root, scenarios)
+
+
+@pytest.fixture(scope="module")
+def ran_sharing(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    root = tmp_path_factory.mktemp("sharing")
+    write_dataset(root / "data", _TRACKS, duration_s=3.0)
+    return run_two(root, scenarios_of_a_shared_base, shares=True)
+
+
+def run_two(root: Path, scenarios: Scenarios, *, shares: bool = False) -> Ran:
+    data, out = root / "data", root / "out"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    interrupted_in_mid_step(out / "interrupted", write_dataset(root / "data", tracks=_TRACKS, duration_s=3.0))
     forked = multiprocessing.get_context("fork")
-    processes = [forked.Process(target=work, args=(rank, port, root, data, out)) for rank in range(COUNT)]
+    processes = [
+        forked.Process(target=work, args=(rank, port, root, data, out, scenarios, shares)) for rank in range(COUNT)
+    ]
     for process in processes:
         process.start()
     deadline = time.monotonic() + _LIMIT_S
@@ -327,6 +401,27 @@ def test_when_one_dies_the_other_ends_with_an_error_and_one_process_goes_on(
     summary = make_trainer(ran.out / "dying").train(ran.dataset, resume=True, check=False)
     assert summary.outcome == "finished"
     assert_near(summary.adapter, alone[0])
+
+
+def test_a_base_in_parts_trains_as_a_whole_one_and_is_put_together_again(
+    ran_sharing: Ran, alone: tuple[Path, dict[str, Any]]
+):
+    found, other = ran_sharing.both("restored")
+    assert found["losses"] == pytest.approx(alone[1]["losses"], rel=1e-5)
+    assert found["examples"] == [[list(example) for example in step] for step in alone[1]["examples"]]
+    assert_near(ran_sharing.out / "shared" / "adapter", alone[0])
+    assert found["held"] < 0.6 * found["whole"]
+    for result in (found, other):
+        assert result["same base"]
+        assert result["same modules"]
+
+
+def test_a_signal_ends_a_run_with_the_base_in_parts_at_the_end_of_the_step(ran_sharing: Ran):
+    assert {(end["outcome"], end["steps"]) for end in ran_sharing.both("terminated")} == {("stopped", 2)}
+
+
+def test_a_quantised_base_is_not_shared_out(ran_sharing: Ran):
+    assert {end["error"] for end in ran_sharing.both("quantised")} == {"ConfigError"}
 
 
 @pytest.mark.parametrize(

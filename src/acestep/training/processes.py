@@ -30,6 +30,8 @@ _STEP_LIMIT = timedelta(hours=1)
 """For a part of a step; a process that dies is noticed at once, this is for one that hangs."""
 _LONG_LIMIT = timedelta(days=2)
 """For what one process may do for long while the others wait: encoding recordings, making songs."""
+_SUM_LIMIT = timedelta(minutes=10)
+"""For sums and for parts of the base, at which all arrive at about the same time."""
 _FAREWELL_LIMIT = timedelta(seconds=60)
 
 
@@ -242,7 +244,7 @@ def _join(on_cpu: bool) -> Processes:
     except ImportError as error:
         raise ConfigError("a run of several processes needs accelerate: pip install accelerate") from error
     try:
-        state = PartialState(cpu=on_cpu, timeout=_STEP_LIMIT)
+        state = PartialState(cpu=on_cpu, timeout=_SUM_LIMIT)
         if state.num_processes == 1:
             return Processes()
         return SeveralProcesses(

@@ -20,7 +20,7 @@ from acestep.datasets.lyric_states import with_lyric_states
 from acestep.datasets.preparation import OnProgress, prepare_dataset
 from acestep.datasets.representation_targets import load_encoders, with_targets
 from acestep.datasets.seeding import derived_generator
-from acestep.errors import MissingWeightsError, TrainingError
+from acestep.errors import ConfigError, MissingWeightsError, TrainingError
 from acestep.families.base import Family
 from acestep.families.checkpoint import require_finite
 from acestep.families.loading import default_device, load_family
@@ -50,6 +50,7 @@ from acestep.training.processes import join_processes
 from acestep.training.results import TrainingSummary
 from acestep.training.run_folder import RunFolder
 from acestep.training.samples import SampleMaker
+from acestep.training.sharding import sharded_base
 
 _EXAMPLE_PROMPTS = 3
 _SAMPLED_PROMPTS = 2
@@ -73,6 +74,10 @@ class LoRATrainer:
         wanted = torch.device(device) if device is not None else given
         self.processes = join_processes(wanted)
         own = self.processes.device(wanted)
+        if self.processes.shards_base and self.config.base_quantization:
+            raise ConfigError(
+                f"base_quantization: {self.config.base_quantization} and FSDP cannot be had together; leave one of them"
+            )
         if isinstance(base_model, Family):
             self.family = base_model if own == given else base_model.to(own)
             self.base_name = base_model.name
@@ -163,6 +168,8 @@ class LoRATrainer:
             raise TrainingError("the dataset has no tracks; prepare a folder with recordings in it")
         config = self.config if epochs is None else _with_epochs(self.config, epochs)
         require_finite(self.family.network)
+        # A base that is going to be shared out may well fit where the whole of it does not.
+        check = check and not self.processes.shards_base
         planned = self.processes.each(lambda: self._require_room(config, dataset)) if check else None
         folder = RunFolder(config.output_dir)
         watchers = build_watchers(config, folder, callbacks) if self.processes.is_first else []
@@ -181,7 +188,7 @@ class LoRATrainer:
                     adapter=lambda: _digest(adapter.parameters()),
                 )
                 warnings = (*dataset.warnings, *warnings_of(config, loop.plan), *(planned.advice if planned else ()))
-                with self._lean(config):
+                with self._lean(config, adapter):
                     outcome, reason = self._watched(loop, warnings, planned, changes)
 
             def conclude() -> TrainingSummary:
@@ -314,9 +321,11 @@ class LoRATrainer:
         return loop
 
     @contextmanager
-    def _lean(self, config: TrainingConfig) -> Iterator[None]:
+    def _lean(self, config: TrainingConfig, adapter: TrainableAdapter) -> Iterator[None]:
         """Within the block a GPU holds nothing that no step needs, and blocks are compiled if the config says so."""
         with ExitStack() as stack:
+            if self.processes.shards_base:
+                stack.enter_context(sharded_base(self.family.network, adapter.parameters().values()))
             if self.family.device.type != "cpu":
                 stack.enter_context(self.family.encoders_on("cpu"))
             if config.training.compile:
