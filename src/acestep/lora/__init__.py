@@ -16,6 +16,7 @@ from acestep.lora.conversion import Conversion, Verification, convert_adapter, v
 from acestep.lora.factors import Adapter, Factors, ReadingReport
 from acestep.lora.inspection import Inspection, inspect_adapter
 from acestep.lora.metadata import AdapterMetadata, Parent, TrainedWith
+from acestep.lora.schedule import NoiseRange, Section, Strength, scheduled_branches
 from acestep.lora.targets import find_ranks, find_targets, target_names
 
 __all__ = [
@@ -25,9 +26,12 @@ __all__ = [
     "Conversion",
     "Factors",
     "Inspection",
+    "NoiseRange",
     "OfficialLora",
     "Parent",
     "ReadingReport",
+    "Section",
+    "Strength",
     "TrainableAdapter",
     "TrainedWith",
     "Verification",
@@ -43,6 +47,7 @@ __all__ = [
     "inspect_adapter",
     "module_shapes",
     "read_adapter",
+    "scheduled_branches",
     "set_weights",
     "target_names",
     "verify_adapters",

@@ -30,6 +30,8 @@ __all__ = ["Adapter", "Factors", "ReadingReport", "read_adapter", "write_adapter
 
 logger = logging.getLogger(__name__)
 
+_MANY_NUMBERS = 500_000_000
+"""Twice the released rap LoRA's, of rank 256: LoKr of whole matrices becomes factors of full rank."""
 _MAX_SCALE = 1e6
 """Real ones lie between a hundredth and a hundred."""
 _WIDEST = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -101,7 +103,8 @@ def read_adapter(
     )
     if not factors:
         raise AdapterError(_fits_nothing(path, report, guess_base(file.entries)))
-    _warn(path, report, raw_scale=raw_scale)
+    numbers = sum(found.a.numel() + found.b.numel() for found in factors.values())
+    _warn(path, report, numbers, raw_scale=raw_scale)
     return Adapter(factors, metadata_from_header(file.metadata), report)
 
 
@@ -223,11 +226,17 @@ def _fits_nothing(path: str | Path, report: ReadingReport, base: str | None) -> 
     )
 
 
-def _warn(path: str | Path, report: ReadingReport, *, raw_scale: bool) -> None:
+def _warn(path: str | Path, report: ReadingReport, numbers: int, *, raw_scale: bool) -> None:
     if report.unmatched:
         logger.warning("%s: %d keys match no module: %s", path, len(report.unmatched), _some(report.unmatched))
     if report.misshapen:
         logger.warning("%s: %d modules have another shape: %s", path, len(report.misshapen), _some(report.misshapen))
+    if numbers > _MANY_NUMBERS:
+        logger.warning(
+            "%s takes %.1f GB as low-rank factors; `acestep lora convert --rank N` makes it smaller and tells the cost",
+            path,
+            numbers * 4e-9,
+        )
     if report.scale_source == "none" and not raw_scale:
         logger.warning("%s names no alpha; its factors are taken as they lie (scale 1.0)", path)
 

@@ -75,7 +75,7 @@ class FixedDoraChange(LowRankChange):
 class DoraChange(LowRankChange):
     """A DoRA that learns: `magnitude` (out,) float32 besides the factors, from ||W|| on; b starts at zero.
 
-    The norm gets no gradient, as section 4.3 of the paper advises.
+    The norm gets no gradient, as section 4.3 of the paper advises. Dropout falls on B A x alone.
     """
 
     def __init__(self, a: Tensor, b: Tensor, base: nn.Module, *, scale: float = 1.0, dropout: float = 0.0) -> None:
