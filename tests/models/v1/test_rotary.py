@@ -31,3 +31,19 @@ def test_tables_first_asked_for_while_generating_still_serve_in_training():
     x = torch.randn(7, 4, requires_grad=True)
     apply_rotary(x, rotary_tables(7, 4, 1e6, CPU)).sum().backward()
     assert x.grad is not None
+
+
+def test_gradients_are_those_of_the_formula():
+    x = torch.randn(2, 3, 5, 8, dtype=torch.float64, requires_grad=True)
+    cos, sin = (table.double() for table in rotary_tables(5, 8, 1e6, CPU))
+    assert torch.autograd.gradcheck(lambda x: apply_rotary(x, (cos, sin)), (x,))
+
+
+def test_states_in_bfloat16_turn_in_float32_and_get_their_gradient_in_bfloat16():
+    x = torch.randn(5, 8).bfloat16().requires_grad_()
+    turned = apply_rotary(x, rotary_tables(5, 8, 1e6, CPU))
+    torch.testing.assert_close(turned, apply_rotary(x.float(), rotary_tables(5, 8, 1e6, CPU)))
+    turned.sum().backward()
+    assert turned.dtype == torch.float32
+    assert x.grad is not None
+    assert x.grad.dtype == torch.bfloat16

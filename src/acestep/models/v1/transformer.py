@@ -253,8 +253,9 @@ class GatedConvolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, frames, width) -> the same"""
         hidden = F.silu(self.inverted_conv(x.transpose(1, 2)))
-        value, gate = self.depth_conv(hidden).chunk(2, dim=1)
-        narrowed: Tensor = self.point_conv(value * F.silu(gate))
+        # Cut with the channels last, as they lie in memory, so that the gradients of the halves come back as such.
+        value, gate = self.depth_conv(hidden).transpose(1, 2).chunk(2, dim=-1)
+        narrowed: Tensor = self.point_conv((value * F.silu(gate)).transpose(1, 2))
         return narrowed.transpose(1, 2)
 
 
@@ -297,12 +298,12 @@ class TransformerBlock(nn.Module):
         table = self.scale_shift_table + modulation.reshape(len(x), 6, -1)
         shift_attn, scale_attn, gate_attn, shift_ff, scale_ff, gate_ff = table.unsqueeze(2).unbind(1)
         normed = modulate(rms_norm(x), shift_attn, scale_attn)
-        x = x + gate_attn * self.attn(normed, frame_rotary, frame_mask, query_factor)
+        x = torch.addcmul(x, gate_attn, self.attn(normed, frame_rotary, frame_mask, query_factor))
         if isinstance(context, Tensor):
             context = self.cross_attn.keys_and_values(context, token_rotary)
         x = x + self.cross_attn(x, context, token_mask, frame_rotary, frame_mask, query_factor)
         transformed: Tensor = self.ff(modulate(rms_norm(x), shift_ff, scale_ff))
-        return x + gate_ff * transformed
+        return torch.addcmul(x, gate_ff, transformed)
 
 
 class FinalLayer(nn.Module):
@@ -328,7 +329,7 @@ def rms_norm(x: Tensor) -> Tensor:
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return x * (1 + scale) + shift
+    return torch.addcmul(shift, x, 1 + scale)
 
 
 def timestep_features(timesteps: Tensor) -> Tensor:
