@@ -9,12 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from acestep.lora.merge import merge_loras as merge_loras
     from acestep.pipeline import ACEStepPipeline as ACEStepPipeline
     from acestep.pipeline import GenerationResult as GenerationResult
 
-_ROOMS = {"ACEStepPipeline": "acestep.pipeline", "GenerationResult": "acestep.pipeline"}
+_ROOMS = {
+    "ACEStepPipeline": "acestep.pipeline",
+    "GenerationResult": "acestep.pipeline",
+    "merge_loras": "acestep.lora.merge",
+}
 
-__all__ = ["ACEStepPipeline", "GenerationResult"]
+__all__ = ["ACEStepPipeline", "GenerationResult", "merge_loras"]
 
 
 def __getattr__(name: str) -> Any:
