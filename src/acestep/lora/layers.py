@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acestep.errors import AdapterError
+from acestep.lora.dropout import drop_out
 
 _ADAPTABLE = (nn.Linear, nn.Conv1d, nn.Conv2d)
 _POINTWISE: dict[int, Callable[..., Tensor]] = {2: F.linear, 3: F.conv1d, 4: F.conv2d}
@@ -46,12 +47,14 @@ class LowRankChange(nn.Module):
     def low_rank(self, x: Tensor, base: nn.Module, factor: float) -> Tensor:
         if not torch.is_autocast_enabled(x.device.type):
             x = x.to(self.a.dtype)
-        if self.drops_out and self.dropout:
-            x = F.dropout(x, self.dropout)
-        # On the few inner channels the factor costs least.
-        if _is_pointwise(base):
+        if pointwise := _is_pointwise(base):
             # As the linear layer that it is: v1 keeps frames before channels in memory (models/v1/convolution.py).
-            inner = F.linear(x.transpose(1, 2), self.a.squeeze(-1))
+            x = x.transpose(1, 2)
+        if self.drops_out and self.dropout:
+            x = drop_out(x, self.dropout)
+        # On the few inner channels the factor costs least.
+        if pointwise:
+            inner = F.linear(x, self.a.squeeze(-1))
             return F.linear(inner * factor if factor != 1 else inner, self.b.squeeze(-1)).transpose(1, 2)
         inner = F.linear(x, self.a) if self.a.dim() == 2 else base._conv_forward(x, self.a, None)  # type: ignore[operator]
         return _POINTWISE[self.b.dim()](inner * factor if factor != 1 else inner, self.b)
