@@ -35,6 +35,7 @@ from acestep.training.config import (
     LoraSection,
     SampleSection,
 )
+from acestep.training.validation import held_out_loss
 from small_family import SmallFamily, write_dataset, write_tone
 
 TRACKS = 7
@@ -576,3 +577,21 @@ def test_a_run_that_does_not_fit_is_refused_before_anything_is_written(
         trainer.train(dataset, check=True)
     assert not (tmp_path / "run").exists()
     assert trainer.train(dataset).outcome == "finished"
+
+
+def test_an_adapter_says_how_it_was_trained_and_does_what_it_did_then(tmp_path: Path, data: Path):
+    lora = {"use_dora": True, "use_rslora": True, "rank_pattern": {"to_q": 3}, "dropout": 0.0}
+    family, watcher = SmallFamily(), Watcher()
+    trainer = make_trainer(tmp_path / "run", family, lora=lora)
+    dataset = trainer.prepare_dataset(data)
+    summary = trainer.train(dataset, callbacks=[watcher])
+    adapter = read_adapter(summary.adapter, module_shapes(family.network))
+    trained = adapter.metadata.trained
+    assert trained is not None
+    assert (trained.dora, trained.rslora, trained.rank) == (True, True, 2)
+    assert set(trained.ranks.values()) == {3}
+    attach(family.network, adapter, name="a")
+    _, held_out = dataset.split(0.25)
+    assert held_out is not None
+    again = held_out_loss(family, held_out, seed=0)
+    assert again.mean == pytest.approx(watcher.validations[-1].val_loss, rel=1e-4)

@@ -17,6 +17,7 @@ from acestep.cli.demo import demo
 from acestep.cli.doctor import doctor
 from acestep.cli.evaluate import evaluate
 from acestep.cli.generate import generate
+from acestep.cli.lora import lora_app
 from acestep.cli.report import report
 from acestep.cli.train import train
 
@@ -50,6 +51,7 @@ app.command()(control)
 app.command()(doctor)
 app.command()(report)
 app.command()(evaluate)
+app.add_typer(lora_app, name="lora")
 app.command()(demo)
 
 

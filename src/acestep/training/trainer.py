@@ -26,7 +26,7 @@ from acestep.families.checkpoint import require_finite
 from acestep.families.loading import default_device, load_family
 from acestep.lora.adapter import Adapter, write_adapter
 from acestep.lora.attach import TrainableAdapter, attach_trainable, module_shapes
-from acestep.lora.metadata import AdapterMetadata, TrainedWith
+from acestep.lora.metadata import AdapterMetadata
 from acestep.lora.targets import find_ranks, find_targets
 from acestep.models.compilation import compiled_blocks
 from acestep.training.building import (
@@ -371,7 +371,7 @@ class LoRATrainer:
             samples=self._sample_maker(config, folder, held_out or training),
             folder=folder,
             identity=run_identity(config, self.family.fingerprint(), dataset),
-            metadata=self._metadata(config),
+            metadata=self._metadata(config, adapter),
             callbacks=callbacks,
             commands=commands,
             processes=self.processes,
@@ -391,9 +391,9 @@ class LoRATrainer:
             folder=folder.samples,
         )
 
-    def _metadata(self, config: TrainingConfig) -> AdapterMetadata:
+    def _metadata(self, config: TrainingConfig, adapter: TrainableAdapter) -> AdapterMetadata:
         return AdapterMetadata(
-            trained=TrainedWith(rank=config.lora.rank, alpha=config.lora.alpha),
+            trained=adapter.trained_with,
             family=self.family.name,
             base_model=_public_name(self.base_name),
             base_fingerprint=self.family.fingerprint(),
