@@ -17,6 +17,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from acestep.audio.cut_off import missing_bytes
 from acestep.errors import AudioError
 
 Audio = NDArray[np.float32]
@@ -65,6 +66,8 @@ def stream_recording(path: Path, sample_rate: int) -> Iterator[Audio]:
     Raises AudioError where the file cannot be read, breaks off or holds numbers that are no sound.
     """
     _check_file(path)
+    if missing := missing_bytes(path):
+        raise AudioError(f"it is cut off: the last {missing} bytes are missing; copy or export it again")
     source, blocks = _opened(path)
     stream = None if source == sample_rate else soxr.ResampleStream(source, sample_rate, 2, dtype="float32")
     try:
