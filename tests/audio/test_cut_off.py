@@ -35,6 +35,17 @@ def test_a_recording_that_broke_off_is_an_error_and_not_a_shorter_one(tmp_path: 
         list(stream_recording(path, 44100))
 
 
+@pytest.mark.parametrize("share", [0.3, 0.77])
+def test_an_mp3_that_broke_off_is_an_error_and_not_filled_up(tmp_path: Path, share: float):
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, np.random.default_rng(0).standard_normal((44100 * 3, 2)) / 10, 44100, format="MP3")
+    assert sum(block.shape[1] for block in stream_recording(path, 44100)) == 44100 * 3
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(AudioError, match="cut off"):
+        list(stream_recording(path, 44100))
+
+
 @pytest.mark.parametrize("told", [0, 0x7FFFFFFF, 0xFFFFFFFF])
 def test_a_wav_written_to_a_pipe_does_not_know_its_size_and_is_whole(tmp_path: Path, told: int):
     path = recording(tmp_path, "wav")
