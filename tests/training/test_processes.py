@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from acestep.lora import read_adapter
 from acestep.training import LoRATrainer, StepResult, TrainingCallback, TrainingConfig, ValidationResult
 from acestep.training.callbacks.base import RunControl
 from acestep.training.checkpoints import latest_checkpoint
+from acestep.training.commands import command_run
 from acestep.training.config import DataSection, LoopSection, LoraSection, SampleSection
 from acestep.training.processes import Processes, join_processes, shared_out
 from acestep.training.run_folder import RunFolder
@@ -136,6 +138,14 @@ def stop(control: RunControl) -> None:
     control.stop("enough")
 
 
+def pause_for_a_moment(folder: Path) -> Callable[[RunControl], None]:
+    def pause(control: RunControl) -> None:
+        command_run(folder, "pause")
+        threading.Timer(0.3, command_run, (folder, "run")).start()
+
+    return pause
+
+
 def scenarios(root: Path, data: Path, out: Path) -> dict[str, Callable[[], Any]]:
     """What the two processes do one after the other, each in a folder of its own; the last one ends one of them."""
     first = os.environ["RANK"] == "0"
@@ -153,6 +163,7 @@ def scenarios(root: Path, data: Path, out: Path) -> dict[str, Callable[[], Any]]
         "calm": lambda: run("calm"),
         "large batches": lambda: run("large", **LARGE_BATCHES),
         "resumed": lambda: run("interrupted", resume=True),
+        "paused": lambda: run("paused", None, At(2, pause_for_a_moment(out / "paused"))),
         "stopped": lambda: run("stopped", None, At(2, stop)),
         "terminated": lambda: run("terminated", Troubled(1, 3, told_to(signal.SIGTERM))),
         "interrupted": lambda: run("ctrl-c", Troubled(0, 3, told_to(signal.SIGINT))),
@@ -363,6 +374,12 @@ def test_a_stop_by_a_callback_stops_both_at_the_same_step(ran: Ran):
     assert [(end["outcome"], end["reason"], end["steps"]) for end in ran.both("stopped")] == [
         ("stopped", "enough", 2)
     ] * 2
+
+
+def test_a_pause_holds_both_and_changes_nothing(ran: Ran, alone: tuple[Path, dict[str, Any]]):
+    assert ran.first("paused")["events"] == ["paused", "went on"]
+    assert ran.first("paused")["losses"] == ran.first("calm")["losses"]
+    assert_near(ran.out / "paused" / "adapter", alone[0])
 
 
 def test_a_signal_to_one_ends_both_with_the_last_whole_step_kept(ran: Ran):
