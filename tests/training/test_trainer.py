@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from acestep.datasets import LatentDataset
-from acestep.errors import AdapterError, CheckpointError, TrainingError
+from acestep.errors import AdapterError, CheckpointError, ConfigError, TrainingError
 from acestep.families.base import Conditioning, TrainingNoise
 from acestep.families.checkpoint import fingerprint
 from acestep.lora import attach, module_shapes, read_adapter
+from acestep.models.quantization import quantize_network
 from acestep.training import (
     EpochResult,
     LoRATrainer,
@@ -595,3 +596,17 @@ def test_an_adapter_says_how_it_was_trained_and_does_what_it_did_then(tmp_path: 
     assert held_out is not None
     again = held_out_loss(family, held_out, seed=0)
     assert again.mean == pytest.approx(watcher.validations[-1].val_loss, rel=1e-4)
+
+
+def test_a_loaded_base_is_not_quantised_behind_its_owners_back(tmp_path: Path, data: Path):
+    config = make_config(tmp_path / "run").model_copy(update={"base_quantization": "int8"})
+    family = SmallFamily()
+    with pytest.raises(ConfigError, match="load it with load_family"):
+        Trainer(family, config)
+    quantize_network(family.network, "int8", smallest=64)
+    trainer = Trainer(family, config)
+    before = {name: tensor.clone() for name, tensor in family.network.state_dict().items()}
+    trainer.train(trainer.prepare_dataset(data, cache_dir=tmp_path / "cache"))
+    after = family.network.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())

@@ -29,6 +29,7 @@ from acestep.lora.attach import TrainableAdapter, attach_trainable, module_shape
 from acestep.lora.metadata import AdapterMetadata
 from acestep.lora.targets import find_ranks, find_targets
 from acestep.models.compilation import compiled_blocks
+from acestep.models.quantization import quantization_of
 from acestep.training.building import (
     build_watchers,
     changed_settings,
@@ -79,6 +80,11 @@ class LoRATrainer:
                 f"base_quantization: {self.config.base_quantization} and FSDP cannot be had together; leave one of them"
             )
         if isinstance(base_model, Family):
+            if self.config.base_quantization != quantization_of(base_model.network):
+                raise ConfigError(
+                    f"base_quantization is {self.config.base_quantization}, the loaded {base_model.name} has"
+                    f" {quantization_of(base_model.network)}; load it with load_family(..., quantization=...)"
+                )
             self.family = base_model if own == given else base_model.to(own)
             self.base_name = base_model.name
         else:
