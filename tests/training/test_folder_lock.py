@@ -12,7 +12,7 @@ import pytest
 
 from acestep.errors import TrainingError
 from acestep.training import folder_lock as module
-from acestep.training.folder_lock import folder_lock
+from acestep.training.folder_lock import folder_lock, is_held
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
 FORK = multiprocessing.get_context("fork") if sys.platform != "win32" else multiprocessing.get_context()
@@ -116,3 +116,16 @@ def test_a_holder_that_did_not_say_who_it_is_still_holds(tmp_path: Path):
         (tmp_path / ".lock").write_text("{")
         with pytest.raises(TrainingError, match="another process trains in it"):
             folder_lock(tmp_path / ".lock").__enter__()
+
+
+def test_who_asks_whether_a_folder_is_held_takes_nothing(tmp_path: Path):
+    path = tmp_path / ".lock"
+    assert not is_held(path)
+    with folder_lock(path):
+        assert is_held(path)
+        assert is_held(path)
+    assert not is_held(path)
+    path.write_text("of a run that was killed")
+    assert not is_held(path)
+    with folder_lock(path):
+        pass

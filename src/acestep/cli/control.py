@@ -33,9 +33,13 @@ def control(
 ) -> None:
     """Pause, go on with or cancel a training that runs elsewhere."""
     with reporting(as_json=as_json, debug=debug) as reporter:
+        from acestep.errors import TrainingError
         from acestep.training.commands import command_run
+        from acestep.training.run_folder import RunFolder
 
         command_run(folder, command.value)
+        if not RunFolder(folder).is_in_use:
+            raise TrainingError(f"no run goes on in {folder} now; `acestep train CONFIG.yaml --resume` goes on with it")
         reporter.result(
             {"folder": str(folder), "command": command.value},
             f"{escape(str(folder))}: {command.value}. {_SAID[command.value]}",

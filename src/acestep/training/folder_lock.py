@@ -37,6 +37,10 @@ if sys.platform == "win32":
         os.lseek(descriptor, _BYTE, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
 
+    def _is_locked(descriptor: int) -> bool:
+        # There is no looking without taking, and the file's holder removes it.
+        return True
+
 else:
     import fcntl
 
@@ -45,6 +49,14 @@ else:
 
     def _unlock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def _is_locked(descriptor: int) -> bool:
+        try:
+            # Shared, so that two who look at once do not take each other for the holder.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        return False
 
 
 @contextmanager
@@ -59,6 +71,20 @@ def folder_lock(path: Path) -> Iterator[None]:
         yield
     finally:
         _give_back(descriptor, path)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a run holds the lock file `path`; True where that cannot be told, as on a file system without locks."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        return _is_locked(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _taken(path: Path) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from acestep.errors import InputError, TrainingError
-from acestep.training.folder_lock import folder_lock
+from acestep.training.folder_lock import folder_lock, is_held
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,11 @@ class RunFolder:
                 held.enter_context(folder_lock(self.path / ".lock"))
             self._clear_leftovers()
             yield
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a run goes on here now, a paused one too."""
+        return is_held(self.path / ".lock")
 
     @property
     def holds_run(self) -> bool:
