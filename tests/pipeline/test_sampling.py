@@ -17,6 +17,7 @@ from torch import Tensor
 from acestep.audio.resample import resample_sinc
 from acestep.families import Conditioning, SamplingDefaults
 from acestep.families.v1 import V1Family, load_codec, load_transformer
+from acestep.pipeline.adapted_family import AdaptedFamily
 from acestep.pipeline.sampling import (
     sample_edited,
     sample_extended,
@@ -106,7 +107,7 @@ def settings_of(call: dict[str, Any]) -> SamplingSettings:
 
 
 def sample(case: str, golden: dict[str, Tensor], call: dict[str, Any]) -> Tensor:
-    family, noise = family_of(case), noise_of(golden)
+    family, noise = AdaptedFamily(family_of(case)), noise_of(golden)
     settings = settings_of(call)
     task = call.get("task", "text2music")
     if task == "edit":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -13,11 +12,11 @@ import torch
 from torch import Tensor
 
 from acestep.audio.files import read_audio
-from acestep.errors import AdapterError, InputError
+from acestep.errors import InputError
 from acestep.families.base import Conditioning, Family
 from acestep.families.loading import load_family
-from acestep.lora.adapter import Adapter, read_adapter
-from acestep.lora.attach import attach, detach, module_shapes, set_weights
+from acestep.models.quantization import Quantization, quantization_of
+from acestep.pipeline.adapted_family import AdaptedFamily, LoraPath, LoraSpec, Weight, lora_wishes
 from acestep.pipeline.noise import LATENT_SHAPE, SeededNoise
 from acestep.pipeline.result import GenerationResult
 from acestep.pipeline.sampling import (
@@ -29,13 +28,10 @@ from acestep.pipeline.sampling import (
 )
 from acestep.pipeline.settings import MAX_DURATION_S, SamplingSettings, check_duration, check_seed
 
-logger = logging.getLogger(__name__)
-
 PEAK_LIMIT = 0.99
 
 Source = str | Path | GenerationResult | Tensor
 """An existing song: a file, a result, or audio (2, samples) at the model's rate."""
-LoraPath = str | Path
 Progress = Callable[[int, int], None]
 """Called as (step, steps) after each step; what it raises stops the song."""
 
@@ -49,62 +45,57 @@ class ACEStepPipeline:
     def __init__(self, family: Family, *, model: str = "") -> None:
         self.family = family
         self.model = model or family.name
-        self._loras: dict[str, tuple[str, float]] = {}
+        self._adapted = AdaptedFamily(family)
 
     @classmethod
     def from_pretrained(
         cls,
         name_or_path: str | Path,
-        lora_path: LoraPath | Sequence[LoraPath | tuple[LoraPath, float]] | None = None,
-        lora_weight: float = 1.0,
+        lora_path: LoraSpec | Sequence[LoraSpec] | None = None,
+        lora_weight: Weight | None = None,
         torch_dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
+        *,
+        quantization: Quantization | None = None,
     ) -> ACEStepPipeline:
-        """Load "nano", a checkpoint folder or a hub id, and one adapter or several (a list of paths, or of pairs
-        with weights).
+        """Load "nano", a checkpoint folder or a hub id, and one adapter or several.
 
-        torch_dtype None is bfloat16 on a GPU and float32 on the CPU; device None is the first GPU, else the CPU.
-        Raises MissingWeightsError, CheckpointError or AdapterError, each saying what to do.
+        lora_path: a file, folder, hub id or official name, alone or as (path, weight), or a list of these; also what a
+        recipe holds as "loras". lora_weight: of those that come alone; None is what each file recommends. torch_dtype
+        None is bfloat16 on a GPU and float32 on the CPU; device None is the first GPU, else the CPU. quantization:
+        "int8" or "nf4" for the base's weights. Raises InputError, MissingWeightsError, CheckpointError or AdapterError,
+        each saying what to do.
         """
-        pipe = cls(load_family(name_or_path, device=device, dtype=torch_dtype), model=str(name_or_path))
-        paths = [lora_path] if isinstance(lora_path, str | Path) else list(lora_path or ())
-        for entry in paths:
-            path, weight = entry if isinstance(entry, tuple) else (entry, lora_weight)
-            pipe.load_lora(path, weight)
+        wishes = lora_wishes(lora_path, lora_weight)
+        family = load_family(name_or_path, device=device, dtype=torch_dtype, quantization=quantization)
+        pipe = cls(family, model=str(name_or_path))
+        for wish in wishes:
+            pipe.load_lora(wish.path, wish.weight, raw_scale=wish.raw_scale)
         return pipe
 
     @property
-    def loras(self) -> Mapping[str, float]:
-        """Attached adapters and their weights, by name."""
-        return {name: weight for name, (_, weight) in self._loras.items()}
+    def loras(self) -> Mapping[str, Weight]:
+        """Attached adapters by name and how strong they are: numbers, or `Strength` where it changes in the song."""
+        return {name: lora.weight for name, lora in self._adapted.loras.items()}
 
-    def load_lora(self, path: LoraPath, weight: float = 1.0, *, name: str | None = None) -> str:
+    def load_lora(
+        self, path: LoraPath, weight: Weight | None = None, *, name: str | None = None, raw_scale: bool = False
+    ) -> str:
         """Attach an adapter -> its name, by which `set_lora_weights` and `unload_lora` know it.
 
-        Several add up exactly.
+        Several add up exactly. weight: a number, or a `Strength` with sections of the song and noise ranges; None is
+        what the adapter's file recommends, 1 for most. raw_scale: play the factors as they lie in the file, as the
+        official v1 program does.
         """
-        name = name or self._free_name(Path(path).stem)
-        if name in self._loras:
-            raise InputError(f"an adapter named {name!r} is attached already; give another name or unload it first")
-        adapter = read_adapter(path, module_shapes(self.family.network))
-        self._check_base(adapter, path)
-        attach(self.family.network, adapter, name=name, weight=weight)
-        self._loras[name] = (str(path), weight)
-        return name
+        return self._adapted.load(path, weight, name=name, raw_scale=raw_scale)
 
-    def set_lora_weights(self, weights: Mapping[str, float]) -> None:
+    def set_lora_weights(self, weights: Mapping[str, Weight]) -> None:
         """Change strengths; adapters not named keep theirs. No weights are read again."""
-        self._check_names(weights)
-        set_weights(self.family.network, dict(weights))
-        self._loras.update({name: (self._loras[name][0], weight) for name, weight in weights.items()})
+        self._adapted.set_weights(weights)
 
     def unload_lora(self, name: str | None = None) -> None:
         """Detach one adapter, or all; the base is then bit for bit itself again."""
-        names = list(self._loras) if name is None else [name]
-        self._check_names(names)
-        for attached in names:
-            detach(self.family.network, attached)
-            del self._loras[attached]
+        self._adapted.unload(name)
 
     @overload
     def __call__(
@@ -161,7 +152,7 @@ class ACEStepPipeline:
             frames = self._check_latents(latents)
         conditioning = self._encode(prompt, lyrics, settings)
         sampled = sample_song(
-            self.family,
+            self._adapted,
             conditioning,
             settings,
             SeededNoise([seed]),
@@ -192,7 +183,7 @@ class ACEStepPipeline:
         settings, retake_seed = self._settings(**wishes), self._seed(retake_seed)
         _check_share("variance", variance)
         sampled = sample_song(
-            self.family,
+            self._adapted,
             self._encode(prompt, lyrics, settings),
             settings,
             SeededNoise([check_seed(seed)], [retake_seed]),
@@ -221,7 +212,7 @@ class ACEStepPipeline:
                 f"strength is {strength:g}; give 0 (free) up to, but not including, 1 (the reference itself)"
             )
         sampled = sample_from_reference(
-            self.family,
+            self._adapted,
             self._encode(prompt, lyrics, settings),
             settings,
             SeededNoise([seed]),
@@ -267,7 +258,7 @@ class ACEStepPipeline:
             )
         start, end = (int(edge * self.family.latent_rate) for edge in (start_s, end_s))
         sampled = sample_repainted(
-            self.family,
+            self._adapted,
             self._encode(prompt, lyrics, settings),
             settings,
             SeededNoise([seed], [retake_seed]),
@@ -311,7 +302,7 @@ class ACEStepPipeline:
         if total_s > MAX_DURATION_S:
             raise InputError(f"the extended song would last {total_s:.1f} s; the limit is {MAX_DURATION_S:g} s")
         sampled = sample_extended(
-            self.family,
+            self._adapted,
             self._encode(prompt, lyrics, settings),
             settings,
             SeededNoise([seed], [retake_seed]),
@@ -362,7 +353,7 @@ class ACEStepPipeline:
         new_prompt = prompt if target_prompt is None else target_prompt
         new_lyrics = lyrics if target_lyrics is None else target_lyrics
         sampled = sample_edited(
-            self.family,
+            self._adapted,
             self._encode(prompt, lyrics, settings),
             self._encode(new_prompt, new_lyrics, settings),
             settings,
@@ -400,46 +391,22 @@ class ACEStepPipeline:
         audio = self.family.decode_latents(latents)[0].float().cpu()
         # A vocoder may overshoot full scale; the whole song is turned down rather than its peaks cut off.
         audio = audio / max(1.0, float(audio.abs().max()) / PEAK_LIMIT)
-        recipe = {
+        recipe: dict[str, Any] = {
             "task": task,
             "model": self.model,
             "fingerprint": self.family.fingerprint(),
-            "loras": [{"path": path, "weight": weight} for path, weight in self._loras.values()],
+            "loras": [lora.record() for lora in self._adapted.loras.values()],
             "params": params,
             "acesteps": version("acesteps"),
         }
+        if (quantization := quantization_of(self.family.network)) is not None:
+            recipe["quantization"] = quantization
         return GenerationResult(audio, self.family.sample_rate, seed, params, latents.cpu(), recipe)
 
     def _check_latents(self, latents: Tensor) -> int:
         if latents.ndim != 4 or tuple(latents.shape[:3]) != (1, *LATENT_SHAPE):
             raise InputError(f"latents have shape {list(latents.shape)}; give (1, 8, 16, frames)")
         return latents.shape[-1]
-
-    def _check_base(self, adapter: Adapter, path: LoraPath) -> None:
-        trained_on = adapter.metadata
-        if trained_on.family is not None and trained_on.family != self.family.name:
-            raise AdapterError(
-                f"{path} was made for {trained_on.family}, this is {self.family.name}; load it on its own base"
-            )
-        if trained_on.base_fingerprint not in (None, self.family.fingerprint()):
-            logger.warning(
-                "%s was trained on other %s weights than these; it may sound different", path, self.family.name
-            )
-
-    def _check_names(self, names: Mapping[str, float] | Sequence[str]) -> None:
-        unknown = [name for name in names if name not in self._loras]
-        if unknown:
-            raise InputError(
-                f"no adapter named {', '.join(unknown)} is attached; attached are {list(self._loras) or 'none'}"
-            )
-
-    def _free_name(self, stem: str) -> str:
-        # PEFT builds module paths from adapter names, so a dot would split one.
-        base = stem.replace(".", "_") or "lora"
-        taken, number, name = set(self._loras), 2, base
-        while name in taken:
-            name, number = f"{base}_{number}", number + 1
-        return name
 
     @staticmethod
     def _seed(seed: int | None) -> int:

@@ -12,13 +12,14 @@ from acestep.diffusion.guidance import APG_MOMENTUM, Branches, GuidedDenoiser, g
 from acestep.diffusion.repainting import RepaintPlan, plan_extend, plan_repaint, sample_repaint
 from acestep.diffusion.samplers import OnStep, mix_noise, sample_euler, sample_heun, sample_pingpong
 from acestep.diffusion.schedules import reference_level, sampling_sigmas, selected_sigmas
-from acestep.families.base import Conditioning, Family
+from acestep.families.base import Conditioning
+from acestep.pipeline.adapted_family import AdaptedFamily
 from acestep.pipeline.noise import NoiseSource
 from acestep.pipeline.settings import SamplingSettings
 
 
 def sample_song(
-    family: Family,
+    model: AdaptedFamily,
     conditioning: Conditioning,
     settings: SamplingSettings,
     noise: NoiseSource,
@@ -37,11 +38,11 @@ def sample_song(
     if retake_variance > 0:
         first = mix_noise(first, noise.retake(frames), retake_variance)
     sigmas = selected_sigmas(settings.oss_steps) if settings.oss_steps else sampling_sigmas(settings.steps)
-    return _run(family, conditioning, settings, noise, first, sigmas, on_step)
+    return _run(model, conditioning, settings, noise, first, sigmas, on_step)
 
 
 def sample_from_reference(
-    family: Family,
+    model: AdaptedFamily,
     conditioning: Conditioning,
     settings: SamplingSettings,
     noise: NoiseSource,
@@ -60,11 +61,11 @@ def sample_from_reference(
     first = noise.first(reference.shape[-1])
     start = (1 - level) * reference.to(first) + level * first
     shortened = replace(settings, steps=steps, oss_steps=())
-    return _run(family, conditioning, shortened, noise, start, sampling_sigmas(steps, sigma_max=sigma_max), on_step)
+    return _run(model, conditioning, shortened, noise, start, sampling_sigmas(steps, sigma_max=sigma_max), on_step)
 
 
 def sample_repainted(
-    family: Family,
+    model: AdaptedFamily,
     conditioning: Conditioning,
     settings: SamplingSettings,
     noise: NoiseSource,
@@ -82,11 +83,11 @@ def sample_repainted(
     frames = source.shape[-1]
     first, fresh = noise.first(frames), noise.retake(frames)
     plan = plan_repaint(source.to(first), first, fresh, start=start, end=end, variance=variance)
-    return _run_plan(family, conditioning, settings, plan, variance, on_step)
+    return _run_plan(model, conditioning, settings, plan, variance, on_step)
 
 
 def sample_extended(
-    family: Family,
+    model: AdaptedFamily,
     conditioning: Conditioning,
     settings: SamplingSettings,
     noise: NoiseSource,
@@ -101,11 +102,11 @@ def sample_extended(
     first = noise.first(frames)
     fresh = noise.retake(max(frames, left, right))  # the released code cannot grow a song by more than its own length
     plan = plan_extend(source.to(first), first, fresh, left=left, right=right)
-    return _run_plan(family, conditioning, settings, plan, 1.0, on_step)
+    return _run_plan(model, conditioning, settings, plan, 1.0, on_step)
 
 
 def sample_edited(
-    family: Family,
+    model: AdaptedFamily,
     conditioning: Conditioning,
     target: Conditioning,
     settings: SamplingSettings,
@@ -122,14 +123,14 @@ def sample_edited(
     Guided at every step, ERG left out, as released.
     """
     calls = settings.steps * n_avg
-    source_branches = family.branches(conditioning, masked_null=True)
-    target_branches = family.branches(target, masked_null=True)
+    frames, device = source.shape[-1], model.device
+    source_branches = model.branches(conditioning, frames=frames, masked_null=True)
+    target_branches = model.branches(target, frames=frames, masked_null=True)
 
     def guided(branches: Branches, momentum: float) -> GuidedDenoiser:
         scale = None if settings.guidance_scale in (0.0, 1.0) else settings.guidance_scale
         return GuidedDenoiser(branches, [scale] * calls, settings.guidance, momentum=momentum)
 
-    frames, device = source.shape[-1], family.device
     return sample_edit(
         guided(source_branches, APG_MOMENTUM),
         guided(target_branches, 0.0),
@@ -145,7 +146,7 @@ def sample_edited(
 
 
 def _run(
-    family: Family,
+    model: AdaptedFamily,
     conditioning: Conditioning,
     settings: SamplingSettings,
     noise: NoiseSource,
@@ -153,9 +154,9 @@ def _run(
     sigmas: Tensor,
     on_step: OnStep | None,
 ) -> Tensor:
-    start = start.to(family.device, torch.float32)
+    start = start.to(model.device, torch.float32)
     calls = 2 * settings.steps - 1 if settings.scheduler == "heun" else settings.steps
-    denoise = _guided(family, conditioning, settings, calls)
+    denoise = _guided(model, conditioning, settings, calls, start.shape[-1])
     if settings.scheduler == "pingpong":
         frames = start.shape[-1]
         return sample_pingpong(
@@ -166,22 +167,24 @@ def _run(
 
 
 def _run_plan(
-    family: Family,
+    model: AdaptedFamily,
     conditioning: Conditioning,
     settings: SamplingSettings,
     plan: RepaintPlan,
     variance: float,
     on_step: OnStep | None,
 ) -> Tensor:
-    device = family.device
+    device = model.device
     placed = RepaintPlan(plan.source.to(device), plan.mask.to(device), plan.noise.to(device))
     skipped = min(int(settings.steps * (1 - variance)), settings.steps - 1)
-    denoise = _guided(family, conditioning, settings, settings.steps)
+    denoise = _guided(model, conditioning, settings, settings.steps, plan.source.shape[-1])
     denoise.call = skipped
     return sample_repaint(denoise, placed, sampling_sigmas(settings.steps), skipped=skipped, on_step=on_step)
 
 
-def _guided(family: Family, conditioning: Conditioning, settings: SamplingSettings, calls: int) -> GuidedDenoiser:
+def _guided(
+    model: AdaptedFamily, conditioning: Conditioning, settings: SamplingSettings, calls: int, frames: int
+) -> GuidedDenoiser:
     scales = guidance_scales(
         settings.steps,
         settings.guidance_scale,
@@ -190,7 +193,7 @@ def _guided(family: Family, conditioning: Conditioning, settings: SamplingSettin
         min_guidance_scale=settings.min_guidance_scale,
         calls=calls,
     )
-    branches = family.branches(conditioning, erg=settings.erg, text_only=settings.guidance == "double")
+    branches = model.branches(conditioning, frames=frames, erg=settings.erg, text_only=settings.guidance == "double")
     return GuidedDenoiser(
         branches,
         scales,
