@@ -4,6 +4,8 @@ from acestep.datasets.musical_terms import (
     MAJOR_NAMES,
     MINOR_NAMES,
     is_key,
+    named_key,
+    named_tempo,
     scale_tempos,
     transpose_key,
     transpose_text,
@@ -95,3 +97,47 @@ def test_the_annotated_key_moves_wherever_it_is_said():
 )
 def test_tempos_in_a_prompt_follow(text: str, expected: str):
     assert scale_tempos(text, 1.1) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("lofi, piano, E minor, 80 bpm", "E minor"),
+        ("house, Am, warm", "A minor"),
+        ("in the key of G, folk", "G major"),
+        ("Ab minor, techno", "G# minor"),
+        ("C# Major ballad", "Db major"),
+        ("B flat minor, strings", "Bb minor"),
+        ("a minor change of mood", None),
+        ("A minor key change", None),
+        ("A minor, slow", "A minor"),
+        ("F dorian, modal jazz", None),
+        ("C major, then E minor", None),
+        ("C major, C major again", "C major"),
+        ("drums only", None),
+        ("", None),
+        ("E-minor waltz", "E minor"),
+        ("Cb major", "B major"),
+    ],
+)
+def test_the_key_that_a_prompt_names_is_read(prompt: str, expected: str | None):
+    found = named_key(prompt)
+    assert (None if found is None else found.name) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("techno, 128 bpm, dark", (128, 128)),
+        ("120-130 BPM house", (120, 130)),
+        ("130 to 120 bpm", (120, 130)),
+        ("tempo: 92", (92, 92)),
+        ("92.5 beats per minute", (92.5, 92.5)),
+        ("92 bpm, and 92 bpm once more", (92, 92)),
+        ("80 bpm, later 160 bpm", None),
+        ("the 80s", None),
+        ("", None),
+    ],
+)
+def test_the_tempo_that_a_prompt_names_is_read(prompt: str, expected: tuple[float, float] | None):
+    assert named_tempo(prompt) == expected

@@ -1,4 +1,4 @@
-"""Keys and tempos as people write them, told anew for music that was transposed or made faster.
+"""Keys and tempos as people write them: read, and told anew for music that was transposed or made faster.
 
 Known are key names in letters (E minor, C# Major, B flat minor, F♯ dorian, Em between commas, "key of G") and tempos in
 bpm or beats per minute (92 bpm, 120-130 BPM, tempo: 92). What is written otherwise stays as it is.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-# As the keys are most often written: with at most six accidentals, the fewer of two spellings.
-MAJOR_NAMES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
-MINOR_NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B")
+from acestep.audio.key import MAJOR_NAMES, MINOR_NAMES, MusicalKey
+
 _LETTERS = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
 _ACCIDENTALS = {"": 0, "#": 1, "♯": 1, "sharp": 1, "b": -1, "♭": -1, "flat": -1}
+_PLAIN_MODES = {"": 0, "major": 0, "maj": 0, "ionian": 0, "minor": 1, "min": 1, "m": 1, "aeolian": 1}
+"""Those that an analysis into major and minor can tell: 1 is minor."""
 _MINOR_MODES = frozenset({"minor", "min", "m", "dorian", "phrygian", "aeolian", "locrian"})
 
 _TONIC = r"(?P<letter>[A-Ga-g])(?P<accidental>[#♯b♭]|[ -]?(?:[Ss]harp|[Ff]lat)\b)?"
@@ -89,6 +90,38 @@ def scale_tempos(text: str, factor: float) -> str:
     )
 
 
+def named_key(text: str) -> MusicalKey | None:
+    """The key that a prompt names; None where it names none, several, or one of neither major nor minor.
+
+    A small letter or a lone A before a further word is taken for an article, and a letter without a mode for a major
+    key only behind the word key ("key of G").
+    """
+    found = set()
+    for match in (*_AFTER_KEY.finditer(text), *_PHRASE.finditer(text), *_LONG.finditer(text)):
+        groups = match.groupdict()
+        mode = (groups["mode"] or "").lower()
+        after_key = bool(groups.get("intro", "") and "key" in groups["intro"].lower())
+        article = match["letter"] == "A" and not match["accidental"] and re.match(r" \w", text[match.end() :])
+        certain = after_key or (match["letter"].isupper() and not (article and match.re is _LONG))
+        if not certain or (not mode and match["letter"].islower()):
+            continue
+        if mode not in _PLAIN_MODES:
+            return None
+        found.add(MusicalKey(_tonic(match), "minor" if _PLAIN_MODES[mode] else "major"))
+    return found.pop() if len(found) == 1 else None
+
+
+def named_tempo(text: str) -> tuple[float, float] | None:
+    """Slowest and fastest beats a minute that a prompt asks for, equal for "92 bpm"; None where it names none or two
+    apart."""
+    found = set()
+    for match in _BEFORE_UNIT.finditer(text):
+        ends = [float(match["first"]), float(match["second"] or match["first"])]
+        found.add((min(ends), max(ends)))
+    found |= {(float(match["first"]), float(match["first"])) for match in _AFTER_WORD.finditer(text)}
+    return found.pop() if len(found) == 1 else None
+
+
 def _rewritten(text: str, rewrites: Iterable[_Rewrite]) -> str:
     """All matches rewritten at once, so that none is met again; of two that overlap, the one that begins first."""
     found = [
@@ -108,11 +141,16 @@ def _moved(match: re.Match[str], semitones: int) -> str:
     """A key's name moved, in the style it was written in."""
     groups = match.groupdict()
     accidental, mode = groups["accidental"] or "", groups["mode"] or ""
-    plain = accidental.strip(" -").lower()
-    tonic = (_LETTERS[groups["letter"].lower()] + _ACCIDENTALS[plain] + semitones) % 12
+    tonic = (_tonic(match) + semitones) % 12
     name = (MINOR_NAMES if mode.lower() in _MINOR_MODES else MAJOR_NAMES)[tonic]
     letter = name[0] if groups["letter"].isupper() else name[0].lower()
     return f"{groups.get('intro') or ''}{letter}{_accidental_like(accidental, name[1:])}{groups['gap'] or ''}{mode}"
+
+
+def _tonic(match: re.Match[str]) -> int:
+    """0 is C; as written, for keys with a sharp or flat beyond the octave too."""
+    plain = (match["accidental"] or "").strip(" -").lower()
+    return (_LETTERS[match["letter"].lower()] + _ACCIDENTALS[plain]) % 12
 
 
 def _accidental_like(written: str, wanted: str) -> str:
