@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from acestep.cli.options import existing_text, parse_seeds
+from acestep.cli.options import existing_text, parse_seeds, usable_device
 
 
 def test_seeds_are_whole_numbers_with_commas() -> None:
@@ -23,3 +23,11 @@ def test_a_text_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "none.txt", tmp_path, tmp_path / "words.txt"):
         with pytest.raises(typer.BadParameter, match=str(path)):
             existing_text(path)
+
+
+@pytest.mark.parametrize("name", ["banana", "cuda:99", "meta:x", ""])
+def test_a_device_that_is_not_here_is_no_option(name: str) -> None:
+    with pytest.raises(typer.BadParameter, match="cannot be used here"):
+        usable_device(name)
+    assert usable_device("cpu") == "cpu"
+    assert usable_device(None) is None

@@ -14,7 +14,7 @@ from acestep.datasets import LatentDataset, PreparationProgress, prepare_dataset
 from acestep.datasets.augmentation import Augmentation
 from acestep.datasets.encoding import encode_blocks
 from acestep.datasets.latent_cache import LatentCache
-from acestep.errors import DatasetError
+from acestep.errors import CheckpointError, DatasetError
 from small_family import SmallFamily, write_dataset, write_tone
 
 
@@ -336,3 +336,12 @@ def test_equal_recordings_are_encoded_once(tmp_path: Path):
     assert family.encoded_s == pytest.approx(3, abs=0.1)
     assert [track.name for track in dataset.tracks] == [f"track_{index:03}.wav" for index in range(3)]
     assert len({track.latents for track in dataset.tracks}) == 1
+
+
+def test_a_base_whose_encoder_makes_no_numbers_is_named_and_nothing_of_it_is_cached(tmp_path: Path):
+    root = write_dataset(tmp_path / "data", tracks=2)
+    family = SmallFamily()
+    family.basis = family.basis * float("nan")
+    with pytest.raises(CheckpointError, match=r"autoencoder makes NaN or infinity of track_000\.wav"):
+        prepare(root, family)
+    assert not list((root / ".cache" / "latents").rglob("*.safetensors"))

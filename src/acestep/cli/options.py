@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,8 +15,33 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is at t
 ModelOption = Annotated[
     str, typer.Option("--model", help="Base model: nano (built in), a checkpoint folder, or a hub id.")
 ]
+
+
+def usable_device(name: str | None) -> str | None:
+    """The device's name, if this machine has it; BadParameter for another."""
+    if name is None:
+        return None
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        said = str(error).partition("\n")[0]
+        raise typer.BadParameter(f"{name!r} cannot be used here ({said}); `acestep doctor` says what can") from None
+    return name
+
+
 DeviceOption = Annotated[
-    str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps ...; by default the best there is.")
+    str | None,
+    typer.Option("--device", help="cpu, cuda, cuda:1, mps ...; by default the best there is.", callback=usable_device),
+]
+QuantizeOption = Annotated[
+    Literal["int8", "nf4"] | None,
+    typer.Option("--quantize", help="Keep the base model's weights in int8 (half of 16 bits) or nf4 (a quarter)."),
+]
+RawScaleOption = Annotated[
+    bool,
+    typer.Option("--raw-scale", help="Play the factors of LoRAs as they lie, as the official v1 program does."),
 ]
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from acestep.datasets.augmentation import Augmentation, keeps_pitch
 from acestep.datasets.encoding import encode_blocks
@@ -22,7 +23,7 @@ from acestep.datasets.latent_cache import CacheWriteError, LatentCache, choose_c
 from acestep.datasets.latent_dataset import CachedTrack, CachedVariant, LatentDataset
 from acestep.datasets.prefetching import prefetch
 from acestep.datasets.versions import Job, Unreadable, Version, VersionFinder
-from acestep.errors import AudioError, DatasetError, InputError
+from acestep.errors import AudioError, CheckpointError, DatasetError, InputError
 from acestep.families.base import Family
 
 _BYTES_A_FRAME = 8 * 16 * 4
@@ -64,7 +65,8 @@ def prepare_dataset(
 
     augmentation: None makes no changed copies. cache_dir: None takes `.cache` in the folder. Several runs may prepare
     one folder at once, and share the work. Raises DatasetError naming every track that cannot be used, which skip_bad
-    goes on without, and for a cache that cannot be written, saying how much room it needs.
+    goes on without, and for a cache that cannot be written, saying how much room it needs;
+    CheckpointError where an encoder of the base makes no numbers.
     """
     folder = read_dataset_folder(root, skip_bad=skip_bad)
     cache = LatentCache(Path(cache_dir) if cache_dir is not None else choose_cache_folder(folder.root))
@@ -136,10 +138,13 @@ class _Preparation:
         version = job.version
         if "text_states" not in (self.cache.shapes(version.conditioning) or {}):
             lyrics = version.track.annotation.lyrics
-            self.cache.store(version.conditioning, self.family.encode_prompt([version.prompt], [lyrics]).tensors())
+            conditioning = self.family.encode_prompt([version.prompt], [lyrics]).tensors()
+            _require_finite(conditioning["text_states"], "text encoder", version)
+            self.cache.store(version.conditioning, conditioning)
         if job.audio is None:
             return job.frames or 0
         latents = encode_blocks(self.family, job.audio)
+        _require_finite(latents, "autoencoder", version)
         self.cache.store(version.latents, {"latents": latents})
         return latents.shape[-1]
 
@@ -193,6 +198,15 @@ class _Clock:
             remaining_s=0.0 if self.versions_done == self.versions else remaining,
             versions_done=self.versions_done,
             versions=self.versions,
+        )
+
+
+def _require_finite(tensor: Tensor, encoder: str, version: Version) -> None:
+    """CheckpointError: what was read is finite, so it is the base's weights that are not."""
+    if not torch.isfinite(tensor).all():
+        raise CheckpointError(
+            f"the base model's {encoder} makes NaN or infinity of {version.track.name}: its weights are damaged; get"
+            " its files again"
         )
 
 

@@ -54,7 +54,7 @@ class LoraSection(_Section):
     use_dora: bool = False
     """Learn each output's magnitude apart from its direction (Liu et al. 2024, arXiv:2402.09353)."""
     rank_pattern: dict[str, Annotated[int, Field(ge=1, le=1024)]] = {}
-    """Other ranks for modules whose name holds the key: `{to_q: 64, lyric_encoder: 8}`; alpha keeps its ratio."""
+    """Other ranks for adapted modules whose name holds the key: `{to_q: 64, fc1: 8}`; alpha keeps its ratio."""
     loraplus_lr_ratio: float = Field(default=1.0, ge=1)
     """How much faster B learns than A (LoRA+, Hayou et al. 2024, arXiv:2402.12354); 16 is the paper's advice."""
 
