@@ -16,6 +16,7 @@ import torch
 
 from acestep.lora.factors import Adapter, Factors
 from acestep.lora.merge.low_rank import decompose, inner_product
+from acestep.lora.merge.threads import one_thread
 
 PLACES = 16_384
 """Where signs are compared in one module: its share has a standard error of 0.4 per cent at most."""
@@ -75,6 +76,11 @@ class Interference:
 
 def measure_interference(adapters: Sequence[tuple[str, Adapter]], *, seed: int = 0) -> Interference:
     """Names and adapters in, every pair compared. Costs a thin SVD a module and adapter."""
+    with one_thread():
+        return _measure(adapters, seed)
+
+
+def _measure(adapters: Sequence[tuple[str, Adapter]], seed: int) -> Interference:
     norms = [
         math.sqrt(sum(factors.product_norm() ** 2 for factors in adapter.factors.values())) for _, adapter in adapters
     ]

@@ -7,6 +7,7 @@ hold the changes of one module at a time. Two rank-32 adapters of v1: see benchm
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -24,6 +25,7 @@ from acestep.lora.merge.low_rank import KEPT_BY_AUTO, LowRank, RankChoice, inner
 from acestep.lora.merge.methods import Method, find_method
 from acestep.lora.merge.report import MergeReport, ModuleMerge
 from acestep.lora.merge.sources import Source, Sources, checked_loras, read_sources
+from acestep.lora.merge.threads import one_thread
 from acestep.lora.metadata import AdapterMetadata
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -66,7 +68,8 @@ def merge_loras(
     method.check(checked_weights([weight for _, weight in pairs]))
     _check_output(output, overwrite=overwrite)
 
-    sources = read_sources(pairs, base=base)
+    with one_thread():
+        sources = read_sources(pairs, base=base)
     modules = sources.modules
     weights = WeightTable([s.weight for s in sources.adapters], group_weights, sources.shapes or modules)
     for row in weights.rows():
@@ -77,7 +80,8 @@ def merge_loras(
     if rank == "auto":
         width = max(change.rank_keeping(KEPT_BY_AUTO) for change in merged.values())
     target = chosen or _widest(sources)
-    factors, told = _cut(merged, sources.adapters, width, target)
+    with one_thread():
+        factors, told = _cut(merged, sources.adapters, width, target)
     given = {
         **completed,
         "rank": rank,
@@ -125,9 +129,9 @@ def _combined(
     progress: Progress | None,
 ) -> dict[str, LowRank]:
     """Every module's merged change, those left out that nobody changes; as float32, which is how they are written."""
-    merged: dict[str, LowRank] = {}
     modules = sources.modules
-    for done, module in enumerate(modules, start=1):
+
+    def of(module: str) -> LowRank | None:
         row = weights.of(module)
         there = [index for index, source in enumerate(sources.adapters) if module in source.adapter.factors]
         changes = [sources.adapters[index].adapter.factors[module] for index in there]
@@ -135,13 +139,19 @@ def _combined(
             # An average counts the adapters that leave a module alone.
             there, changes = list(range(len(row))), [_change(source, module, changes[0]) for source in sources.adapters]
         elif not bool(row[there].any()):
-            continue
+            return None
         seeds = [f"{seed} {module} {sources.adapters[index].sha256}" for index in there]
         found = combine(method, changes, row[there], options=options, rank=rank, seeds=seeds)
-        if found.rank:
-            merged[module] = found.single()
-        if progress is not None:
-            progress(done, len(modules))
+        return found.single() if found.rank else None
+
+    merged: dict[str, LowRank] = {}
+    # Dense changes are large enough for torch's own threads.
+    with nullcontext() if method.kind == "dense" else one_thread():
+        for done, module in enumerate(modules, start=1):
+            if (found := of(module)) is not None:
+                merged[module] = found
+            if progress is not None:
+                progress(done, len(modules))
     if not merged:
         raise AdapterError("the merge changes nothing: the adapters cancel out, or are all zero; give other weights")
     return merged
@@ -160,6 +170,7 @@ def _cut(
     factors: dict[str, Factors] = {}
     told = _Account()
     inner, lost_energy, energy = torch.zeros(len(sources)), 0.0, sum(change.energy for change in merged.values())
+    squares = [{name: own.product_norm() ** 2 for name, own in source.adapter.factors.items()} for source in sources]
     for module in tuple(merged):
         change = merged.pop(module)
         own = [source.adapter.factors.get(module) for source in sources]
@@ -167,18 +178,19 @@ def _cut(
         lost, cut = change.lost(width), change.cut(width)
         made = cut.factors(shape)
         inner_here = [0.0 if found is None else inner_product(made, found) for found in own]
-        squares = [0.0 if found is None else found.product_norm() ** 2 for found in own]
-        kept = tuple(one / square if square else None for one, square in zip(inner_here, squares, strict=True))
+        wholes = [known.get(module, 0.0) for known in squares]
+        kept = tuple(one / whole if whole else None for one, whole in zip(inner_here, wholes, strict=True))
         inner += torch.tensor(inner_here)
         lost_energy += lost * change.energy
         told.modules.append(ModuleMerge(module, cut.rank, lost, float(cut.values.double().norm()), kept))
         factors[module] = Factors(made.a.to(dtype), made.b.to(dtype))
-        if not bool(torch.isfinite(factors[module].a).all() and torch.isfinite(factors[module].b).all()):
+        # Singular vectors have no number above 1, so this bounds both factors.
+        if not float(cut.values[0].sqrt()) < torch.finfo(dtype).max:
             raise AdapterError(
                 f"{module} is too large for {str(dtype).removeprefix('torch.')}: give smaller weights, or float32"
             )
-    wholes = [sum(found.product_norm() ** 2 for found in source.adapter.factors.values()) for source in sources]
-    told.kept = tuple(one / whole if whole else 0.0 for one, whole in zip(inner.tolist(), wholes, strict=True))
+    totals = [sum(known.values()) for known in squares]
+    told.kept = tuple(one / whole if whole else 0.0 for one, whole in zip(inner.tolist(), totals, strict=True))
     told.energy_lost = lost_energy / energy
     return factors, told
 
