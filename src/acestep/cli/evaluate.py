@@ -39,6 +39,8 @@ def evaluate(
 ) -> None:
     """Make the same songs with and without a LoRA, and measure the difference."""
     chosen, chosen_seeds = parse_lora(lora), parse_seeds(seeds)
+    if chosen.changes:
+        raise typer.BadParameter(f"{lora!r} changes along the song; an evaluation is of one strength, as in ./mine:0.8")
     with reporting(as_json=as_json, debug=debug) as reporter:
         check_folder(out, force=force)
         from acestep.evaluation.prompts import read_prompts
@@ -61,7 +63,7 @@ def evaluate(
                 chosen.path,
                 asked,
                 folder=folder,
-                weight=chosen.weight,
+                weight=1.0 if chosen.weight is None else chosen.weight,
                 seeds=chosen_seeds,
                 duration_s=duration,
                 held_out=recordings,

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
 
 from acestep.cli.lora_weights import WeightedLora, parse_lora
-from acestep.cli.options import DebugOption, DeviceOption, ForceOption, JsonOption, ModelOption, existing_text
+from acestep.cli.options import (
+    DebugOption,
+    DeviceOption,
+    ForceOption,
+    JsonOption,
+    ModelOption,
+    QuantizeOption,
+    RawScaleOption,
+    existing_text,
+)
 from acestep.cli.reporting import Reporter, reporting
 from acestep.errors import InputError
 
@@ -24,14 +34,20 @@ _SAMPLING = "Sampling (each has the base model's own default)"
 def generate(
     prompt: Annotated[str, typer.Option(help="What the song is like: style, mood, instruments, tempo, key.")],
     model: ModelOption = "nano",
-    lyrics: Annotated[str, typer.Option(help="Lyrics, with [verse] and [chorus] marks if wanted.")] = "",
+    lyrics: Annotated[str, typer.Option(help=r"Lyrics, with \[verse] and \[chorus] marks if wanted.")] = "",
     lyrics_file: Annotated[Path | None, typer.Option(help="A UTF-8 text file with the lyrics.")] = None,
     duration: Annotated[float, typer.Option(help="Length in seconds, 5 to 240.")] = 30.0,
     seed: Annotated[int | None, typer.Option(help="Makes a song repeatable; drawn and told when not given.")] = None,
     lora: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH[:WEIGHT]", help="A LoRA folder, file or hub id; may be given several times."),
+        typer.Option(
+            metavar="PATH[:WEIGHT]",
+            help="A LoRA folder, file, hub id or official name; may be given several times. ./choir:0.3,1@32-48s is 0.3"
+            " strong and 1 in those seconds.",
+        ),
     ] = None,
+    raw_scale: RawScaleOption = False,
+    quantize: QuantizeOption = None,
     out: Annotated[Path, typer.Option(help="Where the song goes: .wav, .flac, .ogg or .mp3.")] = Path("song.wav"),
     force: ForceOption = False,
     steps: Annotated[int | None, typer.Option(rich_help_panel=_SAMPLING)] = None,
@@ -71,7 +87,9 @@ def generate(
     with reporting(as_json=as_json, debug=debug) as reporter:
         check_output(out, force=force)
         started = time.monotonic()
-        pipeline = load_pipeline(reporter, model, device=device, loras=loras)
+        pipeline = load_pipeline(
+            reporter, model, device=device, loras=loras, raw_scale=raw_scale, quantization=quantize
+        )
         loaded = time.monotonic()
         with reporter.progress("Making the song") as progress:
             result = pipeline(prompt, words, duration=duration, seed=seed, callback=progress, **sampling)
@@ -79,7 +97,7 @@ def generate(
         out.parent.mkdir(parents=True, exist_ok=True)
         result.save(out)
         seconds = {"load": round(loaded - started, 3), "generate": round(made - loaded, 3)}
-        machine = describe(result, out) | {"model": model, "loras": [vars(item) for item in loras], "seconds": seconds}
+        machine = describe(result, out) | {"model": model, "loras": result.recipe["loras"], "seconds": seconds}
         length_s = machine["duration_s"]
         reporter.result(
             machine,
@@ -99,15 +117,21 @@ def check_output(path: Path, *, force: bool) -> None:
 
 
 def load_pipeline(
-    reporter: Reporter, model: str, *, device: str | None = None, loras: list[WeightedLora] | None = None
+    reporter: Reporter,
+    model: str,
+    *,
+    device: str | None = None,
+    loras: Sequence[WeightedLora] = (),
+    raw_scale: bool = False,
+    quantization: Literal["int8", "nf4"] | None = None,
 ) -> ACEStepPipeline:
     """The base model with its LoRAs attached."""
     reporter.say(f"[dim]Loading {escape(model)}[/dim]")
     from acestep.pipeline import ACEStepPipeline
 
-    pipeline = ACEStepPipeline.from_pretrained(model, device=device)
-    for item in loras or ():
-        pipeline.load_lora(item.path, item.weight)
+    pipeline = ACEStepPipeline.from_pretrained(model, device=device, quantization=quantization)
+    for item in loras:
+        pipeline.load_lora(item.path, item.strength(), raw_scale=raw_scale)
     return pipeline
 
 
