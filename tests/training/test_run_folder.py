@@ -31,6 +31,16 @@ def test_a_folder_with_a_run_in_it_is_not_started_over(tmp_path: Path):
     folder.start("a: 1", resume=True)
 
 
+def test_the_settings_of_a_resumed_run_are_the_folders_once_it_goes_on(tmp_path: Path):
+    folder = RunFolder(tmp_path)
+    folder.start("a: 1", resume=False)
+    folder.add_metrics(step=1, loss=0.5)
+    folder.start("a: 2", resume=True)
+    assert folder.config.read_text().endswith("a: 1")
+    folder.forget_after(1)
+    assert folder.config.read_text().endswith("a: 2")
+
+
 def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path):
     (tmp_path / "file").touch()
     for refused in (lambda folder: folder.start("", resume=False), lambda folder: folder.locked().__enter__()):

@@ -39,6 +39,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.events = self.path / "events.jsonl"
         self._checkpoints = self.path / "checkpoints"
+        self._settings_to_be: str | None = None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -67,7 +68,8 @@ class RunFolder:
         """Make the folder, or take it over.
 
         TrainingError where a run is in it that is not to be resumed, where no run wrote its config.yaml, and where it
-        cannot be written. Resuming what has not begun is a start, and a warning in the log.
+        cannot be written. Resuming what has not begun is a start, and a warning in the log. The settings of a resumed
+        run are written once it goes on (`forget_after`): one that is refused leaves the folder true.
         """
         with _writing(self.path):
             begun = self.holds_run
@@ -80,7 +82,11 @@ class RunFolder:
             if resume and not begun:
                 logger.warning("%s holds no run to resume; one starts there now", self.path)
             self._checkpoints.mkdir(parents=True, exist_ok=True)
-            _replace(self.config, f"{_CONFIG_HEAD}\n{config_yaml}")
+            settings = f"{_CONFIG_HEAD}\n{config_yaml}"
+            if begun and self.config.exists():
+                self._settings_to_be = settings
+            else:
+                _replace(self.config, settings)
 
     def checkpoint(self, *, epoch: int, step: int, whole_epoch: bool) -> Path:
         """epoch-0010 after a whole epoch, epoch-0010-step-000123 inside one."""
@@ -139,7 +145,12 @@ class RunFolder:
         _append(self.events, {"event": event, "time": datetime.now(UTC).isoformat(timespec="seconds"), **values})
 
     def forget_after(self, step: int) -> None:
-        """Drop metrics of steps that a resumed run is going to repeat, and a line that a crash left half-written."""
+        """A resumed run goes on from there: its settings are the folder's now, and metrics of steps that it is going to
+        repeat are dropped, with a line that a crash left half-written."""
+        if self._settings_to_be is not None:
+            with _writing(self.config):
+                _replace(self.config, self._settings_to_be)
+            self._settings_to_be = None
         if not self.metrics.exists():
             return
         with _writing(self.metrics):
