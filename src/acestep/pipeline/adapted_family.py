@@ -212,8 +212,8 @@ def lora_wishes(lora_path: LoraSpec | Sequence[LoraSpec] | None, weight: Weight 
     """
     if lora_path is None:
         return []
-    alone = isinstance(lora_path, str | Path | Mapping) or _is_pair(lora_path)
-    entries: Sequence[Any] = [lora_path] if alone else lora_path  # type: ignore[assignment]
+    several = isinstance(lora_path, Sequence) and not isinstance(lora_path, str) and not _is_pair(lora_path)
+    entries: Any = lora_path if several else [lora_path]
     return [_wish(entry, weight) for entry in entries]
 
 
