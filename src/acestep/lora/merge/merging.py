@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from acestep.errors import AdapterError, CheckpointError, InputError
+from acestep.errors import AdapterError, CheckpointError
 from acestep.lora.adapter import write_adapter
 from acestep.lora.factors import Adapter, Factors
 from acestep.lora.merge.combining import combine
@@ -24,11 +24,11 @@ from acestep.lora.merge.interference import measure_interference
 from acestep.lora.merge.low_rank import KEPT_BY_AUTO, LowRank, RankChoice, inner_product
 from acestep.lora.merge.methods import Method, find_method
 from acestep.lora.merge.report import MergeReport, ModuleMerge
+from acestep.lora.merge.settings import DTYPES, check_output, check_rank, checked_dtype
 from acestep.lora.merge.sources import Source, Sources, checked_loras, read_sources
 from acestep.lora.merge.threads import one_thread
 from acestep.lora.metadata import AdapterMetadata
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEFAULT_STRATEGY = "weighted_average"
 
 Progress = Callable[[int, int], None]
@@ -62,11 +62,11 @@ def merge_loras(
     nothing half-written is left.
     """
     method, output = find_method(strategy), Path(output_path)
-    completed, chosen = method.complete(options), _dtype(dtype)
-    _check_rank(rank)
+    completed, chosen = method.complete(options), checked_dtype(dtype)
+    check_rank(rank)
     pairs = checked_loras(loras)
     method.check(checked_weights([weight for _, weight in pairs]))
-    _check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite)
 
     with one_thread():
         sources = read_sources(pairs, base=base)
@@ -89,7 +89,7 @@ def merge_loras(
         **({"group_weights": {k: list(v) for k, v in group_weights.items()}} if group_weights else {}),
     }
     adapter = Adapter(factors, _metadata(sources, method, given))
-    _check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite)
     try:
         write_adapter(output, adapter, dtype=target)
     except OSError as error:
@@ -213,28 +213,3 @@ def _widest(sources: Sources) -> torch.dtype:
     """The narrowest dtype that holds what each file's does, of those that adapters are written in."""
     widest = reduce(torch.promote_types, (source.adapter.report.dtype for source in sources.adapters))
     return widest if widest in DTYPES.values() else torch.float32
-
-
-def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if dtype is not None and chosen not in DTYPES.values():
-        raise InputError(f"{dtype} is no dtype for an adapter; choose one of {', '.join(DTYPES)}")
-    return chosen
-
-
-def _check_rank(rank: object) -> None:
-    is_number = isinstance(rank, int) and not isinstance(rank, bool) and rank >= 1
-    if not (is_number or rank in (None, "auto", "full")):
-        raise InputError(f"rank is {rank!r}; give a number from 1 up, 'auto' or 'full'")
-
-
-def _check_output(output: Path, *, overwrite: bool) -> None:
-    if output.suffix == ".safetensors":
-        raise InputError(
-            f"a merge is written as a folder, and {output.name} is a file's name; leave the ending out"
-            " (`acestep lora convert` makes a single file of a folder)"
-        )
-    if output.is_file():
-        raise InputError(f"{output} is a file; give a folder's name")
-    if output.exists() and not overwrite and any(output.iterdir()):
-        raise InputError(f"{output} is there already; give another name, or overwrite (--force) to replace it")
