@@ -65,7 +65,11 @@ def test_a_folder_that_one_may_not_write_says_so(tmp_path: Path, monkeypatch: py
         RunFolder(tmp_path / "run").locked().__enter__()
 
 
-def test_names_in_any_script_and_as_long_as_the_system_takes_them_are_good_names(tmp_path: Path):
+def test_names_in_any_script_and_as_long_as_the_system_takes_them_are_good_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # What pytest captures it sends between its processes, and cannot send what is no Unicode.
+    monkeypatch.setattr(logging.getLogger("acestep"), "propagate", False)
     for name in ("путь 音楽 🎵 é", "n" * 255, os.fsdecode(b"no-unicode-\xff")):
         folder = RunFolder(tmp_path / name)
         with folder.locked(), folder.logging_to_file():
