@@ -127,15 +127,20 @@ class Effect:
             return f"With this LoRA the model gives NaN instead of music{f': {causes}' if causes else ''}."
         if not self.is_measurable:
             why = f"Likely cause: {causes}." if causes else (
-                "None of the usual causes was found; the training moved the weights too little."
+                f"None of the usual causes was found; its changes are too small, {_percent(self.relative_norm)} of the "
+                "weights."
             )  # fmt: skip
-            return f"This LoRA has no measurable effect: at equal noise the outputs equal the base's. {why}"
+            least = max(NEGLIGIBLE, ROUNDINGS * self.rounding)
+            return (
+                "This LoRA has no measurable effect: at equal noise the outputs differ from the base's by less than "
+                f"{_percent(least)}. {why}"
+            )
         spread = (self.distance.high - self.distance.low) / 2
-        within = f" ± {spread:.1%}" if math.isfinite(spread) else ""
+        within = f" ± {_percent(spread)}" if math.isfinite(spread) else ""
         most = next(iter(self.by_group), "")
         return (
-            f"At equal noise the outputs differ from the base's by {self.distance.value:.1%}{within}; the weights "
-            f"change by {self.relative_norm:.2%}, most in {most}."
+            f"At equal noise the outputs differ from the base's by {_percent(self.distance.value)}{within}; the "
+            f"weights change by {_percent(self.relative_norm)}, most in {most}."
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -347,6 +352,11 @@ def _by(modules: Sequence[ModuleEffect], key: Callable[[ModuleEffect], str]) -> 
         for name in dict.fromkeys(map(key, modules))
     }
     return dict(sorted(values.items(), key=lambda entry: -entry[1]))
+
+
+def _percent(share: float) -> str:
+    """Two digits that count."""
+    return f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:.0f} %"
 
 
 def _plain(value: float) -> float | None:
