@@ -24,7 +24,7 @@ from acestep.families.v1 import V1Family
 from acestep.lora import attach_trainable, find_targets, module_shapes
 from acestep.models.quantization import quantizable, quantize_layer
 from acestep.models.v1 import ACEStepTransformer, TransformerConfig, unread_names
-from live_tensors import LiveTensors
+from acestep.training.planning.live_memory import LiveMemory
 
 RELEASED_TRANSFORMER = 3_305_659_264
 """Elements stored in the released transformer file (reference manifest)."""
@@ -134,19 +134,19 @@ def step_memory(
     optimizer.step()
     optimizer.zero_grad()
     states = [value for state in optimizer.state.values() for value in state.values()]
-    counter, peaks = LiveTensors(), {}
+    counter, peaks = LiveMemory(describe=True), {}
     with counter if count else nullcontext():
         adapter = counter.hold(parameters, "adapter")
         held = counter.hold([*network.parameters(), *network.buffers()], "base"), adapter, counter.hold(states, "AdamW")
         loss = step_loss(network, shape, device)
-        saved, peaks["forward"] = counter.live - sum(held), counter.peak
-        counter.peak = counter.live
+        saved, peaks["forward"] = counter.bytes - sum(held), counter.peak_bytes
+        counter.peak_bytes = counter.bytes
         loss.backward()  # type: ignore[no-untyped-call]
         del loss
-        gradients, peaks["backward"] = counter.live - sum(held), counter.peak
-        counter.peak = counter.live
+        gradients, peaks["backward"] = counter.bytes - sum(held), counter.peak_bytes
+        counter.peak_bytes = counter.bytes
         optimizer.step()
-        peaks["AdamW"] = counter.peak
+        peaks["AdamW"] = counter.peak_bytes
     largest = [item for item in counter.at_peak.most_common() if item[0] not in ("base", "adapter", "AdamW")]
     return StepMemory(*held, saved, gradients, peaks, largest)
 

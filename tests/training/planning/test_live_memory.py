@@ -53,3 +53,17 @@ def test_fake_tensors_count_as_real_ones():
             work().backward()
         peaks.append(live.peak_bytes)
     assert peaks[0] == peaks[1] > 2 * 32 * 16 * 4
+
+
+def test_the_highest_peak_is_told_by_kind_also_after_one_of_a_later_phase():
+    weight = torch.zeros(50)
+    live = LiveMemory(describe=True)
+    assert live.hold([weight, weight.view(5, 10)], "weights") == 200
+    with live:
+        large = torch.zeros(1000)
+        del large
+        live.peak_bytes = live.bytes
+        small = weight + 1
+        assert small.sum() == 50
+    assert 400 <= live.peak_bytes < 4200
+    assert dict(live.at_peak) == {"weights": 200, "zeros [1000] torch.float32": 4000}
