@@ -22,6 +22,11 @@ _KINDS: dict[str, Callable[[str], bool]] = {
 GROUPS = (*_KINDS, *_THIRDS)
 
 
+def group_of(module: str) -> str | None:
+    """The kind of layer that a module is, by its group's name; None for one of no group."""
+    return next((kind for kind, holds in _KINDS.items() if holds(module)), None)
+
+
 class WeightTable:
     """The adapters' weights for every module."""
 
