@@ -1,5 +1,7 @@
+import errno
 import json
 import os
+import shutil
 import signal
 import threading
 from dataclasses import dataclass, field
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 
 from acestep.datasets import LatentDataset
-from acestep.errors import AdapterError, CheckpointError, ConfigError, TrainingError
+from acestep.errors import AdapterError, CheckpointError, ConfigError, DatasetError, TrainingError
 from acestep.families.base import Conditioning, TrainingNoise
 from acestep.families.checkpoint import fingerprint
 from acestep.lora import attach, module_shapes, read_adapter
@@ -613,3 +615,38 @@ def test_a_loaded_base_is_not_quantised_behind_its_owners_back(tmp_path: Path, d
     after = family.network.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_a_cache_that_vanishes_in_mid_run_leaves_the_last_whole_state_and_names_it(tmp_path: Path):
+    root = write_dataset(tmp_path / "data", tracks=4)
+    trainer = make_trainer(tmp_path / "run")
+    dataset = trainer.prepare_dataset(root, cache_dir=tmp_path / "cache")
+    lose = At(3, lambda control: shutil.rmtree(tmp_path / "cache"))
+    with pytest.raises(DatasetError, match=r"has gone from the cache.*the last good checkpoint is .*epoch-000"):
+        trainer.train(dataset, callbacks=[lose])
+    again = trainer.prepare_dataset(root, cache_dir=tmp_path / "cache")
+    assert make_trainer(tmp_path / "run").train(again, resume=True).outcome == "finished"
+
+
+def test_a_disk_that_fills_up_at_the_very_end_keeps_the_run_and_says_how_to_go_on(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    trainer, watcher = make_trainer(tmp_path / "run"), Watcher()
+    dataset = trainer.prepare_dataset(data)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("acestep.training.trainer.write_adapter", full)
+        with pytest.raises(TrainingError, match=r"No space left.*kept in .*epoch-0003.*--resume"):
+            trainer.train(dataset, callbacks=[watcher])
+    assert len(watcher.failures) == 1
+    assert make_trainer(tmp_path / "run").train(dataset, resume=True).adapter.is_dir()
+
+
+def test_a_run_without_held_out_tracks_says_what_it_cannot_tell(tmp_path: Path):
+    trainer = make_trainer(tmp_path / "run", epochs=1)
+    trainer.train(trainer.prepare_dataset(write_dataset(tmp_path / "data", tracks=1)))
+    started = json.loads((tmp_path / "run" / "events.jsonl").read_text().splitlines()[0])
+    assert any("no track is held out" in warning for warning in started["warnings"])

@@ -93,9 +93,11 @@ def changed_settings(folder: RunFolder, now: TrainingConfig) -> dict[str, Any]:
     return {name: {"was": before.get(name), "is": value} for name, value in changed.items()}
 
 
-def warnings_of(config: TrainingConfig, plan: TrainingPlan) -> list[str]:
+def warnings_of(config: TrainingConfig, plan: TrainingPlan, *, held_out: bool) -> list[str]:
     """What is allowed and most likely not meant, a sentence each."""
     found = setting_warnings(optimization_settings(config, plan.total_steps))
+    if not held_out:
+        found.append("no track is held out, so nothing will tell when recordings begin to be learned by heart")
     if config.training.warmup_steps >= plan.total_steps:
         found.append(
             f"the warmup of {config.training.warmup_steps} steps is not over after all {plan.total_steps} steps;"

@@ -17,7 +17,7 @@ from torch import Tensor
 from acestep.datasets.latent_dataset import Batch, LatentDataset
 from acestep.datasets.prefetching import prefetch
 from acestep.datasets.seeding import derive_seed
-from acestep.errors import TrainingError
+from acestep.errors import AceStepError, DatasetError, TrainingError
 from acestep.families.base import Family, TrainingNoise
 from acestep.lora.adapter import Adapter
 from acestep.lora.attach import TrainableAdapter
@@ -219,9 +219,11 @@ class TrainingLoop:
         """
         try:
             outcome, reason = self._run()
-        except BaseException:
+        except BaseException as error:
             self._rescue()
             self.processes.wait_for_first()
+            if isinstance(error, DatasetError):
+                raise DatasetError(f"{error}; {self._last_good()}") from error
             raise
         self._write_checkpoint()
         return outcome, reason
@@ -428,7 +430,7 @@ class TrainingLoop:
         if not math.isfinite(loss.mean):
             # The parameters gave this, so they are not worth a checkpoint.
             self._phase = "in a step"
-            whose = f"after step {self.step}" if self.step else "of the base model itself: its weights may be damaged"
+            whose = f"after step {self.step}" if self.step else "of the base model itself, before any training,"
             raise TrainingError(f"the held-out loss {whose} is {loss.mean}; {self._last_good()}")
         result = ValidationResult(self.step, epoch, loss.mean, loss.standard_error, loss.by_track, loss.by_sigma)
         self.first_validation = self.first_validation or result
@@ -553,7 +555,7 @@ class TrainingLoop:
             # Not agreed upon: the other processes may be gone.
             if self.processes.is_first:
                 self._keep_state()
-        except TrainingError as failed:
+        except (AceStepError, OSError) as failed:
             logger.error("%s", failed)
 
     def _write_checkpoint(self) -> None:

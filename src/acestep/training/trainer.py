@@ -20,7 +20,7 @@ from acestep.datasets.lyric_states import with_lyric_states
 from acestep.datasets.preparation import OnProgress, prepare_dataset
 from acestep.datasets.representation_targets import load_encoders, with_targets
 from acestep.datasets.seeding import derived_generator
-from acestep.errors import ConfigError, MissingWeightsError, TrainingError
+from acestep.errors import AceStepError, ConfigError, MissingWeightsError, TrainingError
 from acestep.families.base import Family
 from acestep.families.checkpoint import require_finite
 from acestep.families.loading import default_device, load_family
@@ -193,14 +193,18 @@ class LoRATrainer:
                     checkpoint=lambda: str((loop.last_checkpoint, loop.step)),
                     adapter=lambda: _digest(adapter.parameters()),
                 )
-                warnings = (*dataset.warnings, *warnings_of(config, loop.plan), *(planned.advice if planned else ()))
+                warnings = (
+                    *dataset.warnings,
+                    *warnings_of(config, loop.plan, held_out=loop.held_out is not None),
+                    *(planned.advice if planned else ()),
+                )
                 with self._lean(config, adapter):
                     outcome, reason = self._watched(loop, warnings, planned, changes)
 
             def conclude() -> TrainingSummary:
                 summary = TrainingSummary(
                     folder=folder.path,
-                    adapter=self.save_lora(folder.adapter),
+                    adapter=self._save_result(folder, loop),
                     steps=loop.step,
                     outcome=outcome,
                     reason=reason,
@@ -214,6 +218,19 @@ class LoRATrainer:
                 return summary
 
             return self.processes.first(conclude)
+
+    def _save_result(self, folder: RunFolder, loop: TrainingLoop) -> Path:
+        """Write the run's adapter; where that fails, say what is kept, and tell the watchers."""
+        try:
+            return self.save_lora(folder.adapter)
+        except (AceStepError, OSError) as error:
+            failed = TrainingError(
+                f"the steps are done, but {folder.adapter} could not be written: {error}; all is kept in"
+                f" {loop.last_checkpoint}, and --resume writes the adapter from it"
+            )
+            for watcher in loop.callbacks:
+                watcher.on_failure(failed)
+            raise failed from error
 
     def _plan(self, config: TrainingConfig, extent: Extent, *, probe: bool) -> RunPlan:
         cache = LatentCache(choose_cache_folder(Path(config.data.train_dir)))
