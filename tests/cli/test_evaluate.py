@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from acestep.evaluation.report_card import read_card
 from acestep.families.loading import load_family
 from acestep.lora.adapter import Adapter, Factors, write_adapter
 from acestep.lora.attach import module_shapes
@@ -41,13 +43,46 @@ def test_a_lora_is_evaluated_into_a_folder_that_can_be_opened(
     told = outcome.json
     assert told["weight"] == 0.5
     assert [figure["key"] for figure in told["figures"]] == ["held_out_loss", "distance_to_style"]
-    assert [item["measure"] for item in told["left_out"]] == ["style classifier", "Fréchet distance"]
+    assert [item["measure"] for item in told["left_out"]][:2] == ["style classifier", "Fréchet distance"]
     assert {path.name for path in (tmp_path / "report").iterdir()} == {"report.html", "evaluation.json", "songs"}
     assert len(list((tmp_path / "report" / "songs").glob("*.flac"))) == 2
     assert sorted(held_out.rglob("*")) == before
     refused = acestep(*common, "--out", "report")
     assert refused.status == 1
     assert "--force" in refused.stderr
+
+
+def test_a_dataset_gives_prompts_and_what_was_held_out_and_a_second_run_gives_the_same_json(
+    model: Path, lora: Path, tmp_path: Path
+) -> None:
+    dataset = write_dataset(tmp_path / "data", tracks=5, duration_s=6)
+    own = tmp_path / "own"
+    shutil.copytree(lora, own)
+    common = ("evaluate", own, "--model", model, "--dataset", dataset, "--seeds", 1, "--duration", 5)
+    common += ("--strengths", "0,0.5,1", "--validation-split", 0.5)
+    first = acestep(*common, "--out", "report", "--json")
+    assert first.status == 0, first.stderr
+    card = read_card(own)
+    assert card.strengths == [0, 0.5, 1]
+    assert card.dataset["held_out_tracks"] >= 1
+    assert {song.prompt for song in card.songs} <= {f"tone number {number}, drone, calm" for number in range(5)}
+    assert card.text() == (tmp_path / "report" / "evaluation.json").read_text()
+    again = acestep(*common, "--out", "report", "--json", "--force")
+    assert again.json == first.json
+    assert card.text() == (own / "evaluation.json").read_text()
+
+
+def test_a_files_lora_is_measured_and_left_alone(model: Path, lora: Path, prompts: Path, tmp_path: Path) -> None:
+    shutil.copy(lora / "pytorch_lora_weights.safetensors", tmp_path / "mine.safetensors")
+    before = (tmp_path / "mine.safetensors").read_bytes()
+    outcome = acestep(
+        "evaluate", "mine.safetensors:1", "--model", model, "--prompts", prompts, "--seeds", 1, "--duration", 5,
+        "--out", "report",
+    )  # fmt: skip
+    assert outcome.status == 0, outcome.stderr
+    assert "nothing was written into it" in outcome.stderr
+    assert (tmp_path / "mine.safetensors").read_bytes() == before
+    assert (tmp_path / "report" / "evaluation.json").is_file()
 
 
 def test_a_folder_that_holds_something_else_is_never_replaced(lora: Path, prompts: Path, tmp_path: Path) -> None:
@@ -76,6 +111,10 @@ def test_ctrl_c_leaves_no_folder(
     ("arguments", "status", "said"),
     [
         (["--seeds", "one"], 2, "are not seeds"),
+        (["--strengths", "0,much"], 2, "are not strengths"),
+        (["--strengths", "0,11"], 2, "outside -10 to 10"),
+        (["--strengths", "0"], 1, "a weight other than 0"),
+        (["--dataset", "none"], 1, "none"),
         (["--duration", "500"], 1, "give 5 to 240 s"),
         (["--held-out", "none"], 1, "no folder none"),
     ],

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from acestep.families.base import EncoderFingerprints, SamplingDefaults
 from acestep.pipeline import GenerationResult
 from evaluation.songs import RATE, coloured_noise
 
@@ -17,13 +18,20 @@ BASE_SLOPE_DB = -8.0
 
 
 class BrightnessPipeline:
-    """`slope_db` is what the LoRA adds to each octave at weight 1."""
+    """`slope_db` is what the LoRA adds to each octave at weight 1; songs at weight `broken_at` hold a NaN."""
 
     model = "fake"
 
-    def __init__(self, slope_db: float, *, level: float = 1.0) -> None:
-        self.slope_db, self.level = slope_db, level
-        self.family = SimpleNamespace(fingerprint=lambda: "f00d")
+    def __init__(self, slope_db: float, *, level: float = 1.0, broken_at: float | None = None) -> None:
+        self.slope_db, self.level, self.broken_at = slope_db, level, broken_at
+        self.family = SimpleNamespace(
+            fingerprint=lambda: "f00d",
+            encoder_fingerprints=lambda: EncoderFingerprints(audio="aa", text="bb"),
+            sampling=SamplingDefaults(),
+            network=torch.nn.Linear(1, 1),
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+        )
         self.loras: dict[str, float] = {}
         self.calls: list[tuple[str, int, float]] = []
 
@@ -44,6 +52,8 @@ class BrightnessPipeline:
         self.calls.append((prompt, seed, weight))
         slope = BASE_SLOPE_DB + self.slope_db * weight
         audio = self.level * coloured_noise(slope, seed=seed * 1000 + len(prompt), seconds=duration)
+        if weight == self.broken_at:
+            audio[:, 100] = float("nan")
         params = {"prompt": prompt, "lyrics": lyrics, "duration": duration, "seed": seed, **sampling}
         recipe = {"task": "generate", "model": "fake", "params": params, "loras": [{"path": "lora", "weight": weight}]}
         return GenerationResult(torch.from_numpy(audio).float(), RATE, seed, params, torch.zeros(1), recipe)

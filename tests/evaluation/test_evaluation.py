@@ -11,6 +11,7 @@ from acestep.errors import InputError
 from acestep.evaluation.embedding import embed_windows
 from acestep.evaluation.evaluation import Evaluation, HeldOut, evaluate_lora, verdict
 from acestep.evaluation.prompts import Prompt
+from acestep.evaluation.report_card import save_card
 from evaluation.fake_pipeline import BASE_SLOPE_DB, BrightnessPipeline
 from evaluation.songs import RATE, coloured_noise
 
@@ -69,9 +70,9 @@ def test_without_recordings_what_needs_them_is_left_out_and_named(tmp_path: Path
 
 
 def test_the_same_evaluation_twice_writes_the_same_json(evaluated: Run, tmp_path: Path) -> None:
-    first, second = (made.save(tmp_path).read_text() for made in (evaluated(6.0), run(tmp_path, 6.0)))
+    first, second = (save_card(made, tmp_path).read_text() for made in (evaluated(6.0), run(tmp_path, 6.0)))
     assert first == second
-    assert json.loads(first)["schema"] == "acestep-evaluation-1"
+    assert json.loads(first)["schema"] == "acestep-evaluation-2"
 
 
 def test_the_pipeline_is_given_back_as_it_came(tmp_path: Path) -> None:

@@ -56,7 +56,16 @@ def demo(
         started = time.monotonic()
         reporter.say("[dim]Loading the libraries[/dim]")
         from acestep.cli.time_limit import TimeLimitCallback
-        from acestep.evaluation import advise, evaluate_lora, held_out_part, read_curves, write_page
+        from acestep.evaluation import (
+            advise,
+            evaluate_lora,
+            held_out_part,
+            publish_card,
+            read_curves,
+            report_card,
+            save_card,
+            write_page,
+        )
         from acestep.pipeline import ACEStepPipeline
         from acestep.training import LoRATrainer, ProgressCallback
 
@@ -88,7 +97,9 @@ def demo(
             ("Training", f"{trained.steps} steps of rank {config.lora.rank} in {trained.seconds:.0f} s"),
             ("Recordings", f"{len(training)} trained on, {len(held_out)} held out"),
         ]
-        evaluation.save(out)
+        # One strength was tried, so there is nothing to recommend.
+        evaluation, _ = publish_card(evaluation, recommend=False)
+        save_card(evaluation, out)
         page = write_page(
             out,
             evaluation,
@@ -107,7 +118,7 @@ def demo(
         }
         finish(out, outcome)
         reporter.result(
-            {**outcome, "evaluation": evaluation.as_dict()},
+            {**outcome, "evaluation": report_card(evaluation).model_dump(mode="json", by_alias=True)},
             *summary(evaluation),
             f"Done in {seconds:.0f} s. Listen: [bold]{escape(str(page))}[/bold]",
         )

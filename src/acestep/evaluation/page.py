@@ -6,6 +6,7 @@ is escaped by the template.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shlex
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from acestep.evaluation.charts import Chart, Series, interval_bar, line_chart
 from acestep.evaluation.curves import TrainingCurves
 from acestep.evaluation.evaluation import Evaluation, verdict
 from acestep.evaluation.page_templates import page_environment, plain_number, signed_number
+from acestep.evaluation.report_card import report_card
 from acestep.evaluation.side_by_side import Take
 from acestep.evaluation.whole_file import write_text_whole
 
@@ -69,6 +71,13 @@ def render_page(
             title=title,
             verdict=verdict(evaluation),
             facts=[*_facts(evaluation), *facts],
+            weight=evaluation.weight,
+            curve=evaluation.curve,
+            aim_name=evaluation.main.aim.short if evaluation.main.aim is not None else None,
+            strength_chart=_strength_chart(evaluation),
+            findings=evaluation.findings,
+            alarms=evaluation.alarms,
+            blind_key=_blind_key(evaluation),
             figures=[(figure, interval_bar(figure.change)) for figure in evaluation.figures],
             moved=evaluation.moved,
             apart=evaluation.apart if math.isfinite(evaluation.apart) else None,
@@ -110,6 +119,22 @@ def song_recipe(take: Take) -> str:
     return shlex.join(words)
 
 
+def _strength_chart(evaluation: Evaluation) -> Chart | None:
+    """The aim over strength, with its interval; None where fewer than two strengths have one."""
+    aims = [(point.strength, point.aim) for point in evaluation.curve.points if point.aim is not None]
+    if len(aims) < 2:
+        return None
+    points = [(0.0, aims[0][1].base), *((strength, aim.base + aim.change.value) for strength, aim in aims)]
+    band = [(strength, aim.base + aim.change.low, aim.base + aim.change.high) for strength, aim in aims]
+    series = [Series(aims[0][1].short, sorted(points), "adapted", band)]
+    return line_chart(series, title="Aim by strength", x_label="strength", y_label="lower is nearer to the style")
+
+
+def _blind_key(evaluation: Evaluation) -> str:
+    """Under which a browser keeps the votes: another evaluation has others."""
+    return "acestep-blind-" + hashlib.sha256(report_card(evaluation).text().encode()).hexdigest()[:16]
+
+
 def _charts(evaluation: Evaluation, curves: TrainingCurves | None) -> list[Chart]:
     drawn = []
     if curves is not None:
@@ -130,6 +155,6 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     prompts = {(comparison.prompt.prompt, comparison.prompt.lyrics) for comparison in evaluation.comparisons}
     return [
         ("Base model", evaluation.model),
-        ("LoRA", f"{evaluation.lora} × {evaluation.weight:g}"),
+        ("LoRA", f"{evaluation.lora} × {', '.join(f'{strength:g}' for strength in evaluation.strengths)}"),
         ("Songs", f"{len(prompts)} prompts × {len(evaluation.seeds)} seeds, {evaluation.duration_s:g} s"),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -15,19 +16,23 @@ from torch import Tensor
 
 from acestep.audio.streaming import AUDIO_SUFFIXES, BLOCK_S, stream_recording
 from acestep.datasets.encoding import encode_recording
+from acestep.datasets.folder import read_dataset_folder
 from acestep.datasets.latent_cache import read_frames
 from acestep.datasets.latent_dataset import CachedTrack, LatentDataset
-from acestep.datasets.preparation import prepare_dataset
+from acestep.datasets.preparation import OnProgress, prepare_dataset
 from acestep.errors import AudioError, InputError
 from acestep.evaluation.embedding import embed_windows
 from acestep.evaluation.evaluation import HeldOut
 from acestep.evaluation.held_out import HeldOutClip
+from acestep.evaluation.prompts import Prompt
 from acestep.families.base import Conditioning, Family
 
 CLIP_S = 10.0
 MAX_CLIPS = 2
 """Passages of one recording: more of the same one say little more, since recordings are what is counted."""
 MAX_HEARD_S = 60.0
+HELD_OUT_SHARE = 0.1
+"""As training holds out by default."""
 
 Progress = Callable[[int, int], None]
 
@@ -52,7 +57,37 @@ def held_out_part(dataset: LatentDataset, family: Family, *, progress: Progress 
     latents = [
         partial(read_frames, track.latents, "latents", 0, min(track.frames, heard_frames)) for track in dataset.tracks
     ]
-    return HeldOut(windows=_heard(family, latents, progress), clips=clips)
+    described = {"sha256": dataset.sha256, "held_out_tracks": len(dataset.tracks)}
+    return HeldOut(windows=_heard(family, latents, progress), clips=clips, dataset=described)
+
+
+@dataclass(frozen=True)
+class DatasetParts:
+    """A prepared dataset as training saw it: what was trained on, and what was held out; None where nothing could be.
+
+    prompts: of the held-out tracks (of all, where none were), each once, with their lyrics.
+    """
+
+    folder: Path
+    training: LatentDataset
+    held_out: LatentDataset | None
+    prompts: tuple[Prompt, ...]
+
+
+def read_dataset_parts(
+    family: Family, folder: Path, *, held_out: float = HELD_OUT_SHARE, on_progress: OnProgress | None = None
+) -> DatasetParts:
+    """Prepare a dataset folder (what its training cached is not encoded again) and split it as training does."""
+    dataset = prepare_dataset(folder, family, on_progress=on_progress)
+    training, kept = dataset.split(held_out)
+    return DatasetParts(folder, training, kept, dataset_prompts(folder, kept or training))
+
+
+def dataset_prompts(folder: Path, dataset: LatentDataset) -> tuple[Prompt, ...]:
+    """Prompts and lyrics of a dataset's tracks, each pair once, in the tracks' order."""
+    lyrics = {track.name: track.annotation.lyrics for track in read_dataset_folder(folder, skip_bad=True).tracks}
+    asked = (Prompt(prompt=track.prompt, lyrics=lyrics.get(track.name, "")) for track in dataset.tracks if track.prompt)
+    return tuple(dict.fromkeys(asked))
 
 
 def find_recordings(folder: Path) -> list[Path]:

@@ -5,7 +5,11 @@
   let pausePlaying = () => {};
 
   function build(player) {
-    const takes = [...player.querySelectorAll(".take")].map((element) => ({
+    // A broken song has no audio.
+    const playable = [...player.querySelectorAll(".take")].filter((element) => element.querySelector("audio"));
+    for (const element of player.querySelectorAll(".take")) element.querySelector("input").disabled = !playable.includes(element);
+    if (!playable.length) return;
+    const takes = playable.map((element) => ({
       element,
       audio: element.querySelector("audio"),
       choice: element.querySelector("input"),
@@ -46,7 +50,7 @@
     function start() {
       if (pausePlaying !== pause) pausePlaying();
       pausePlaying = pause;
-      // The other version loads while this one plays, so that switching makes no gap.
+      // The other versions load while this one plays, so that switching makes no gap.
       for (const take of takes) take.audio.preload = "auto";
       if (position >= chosen.duration - 0.05) position = 0;
       chosen.audio.currentTime = position;
@@ -88,6 +92,7 @@
       const key = event.key.toLowerCase();
       if (key === "p") play.click();
       else if (key === "x") choose(takes[(takes.indexOf(chosen) + 1) % takes.length]);
+      else if (takes[Number(key) - 1]) choose(takes[Number(key) - 1]);
       else return;
       event.preventDefault();
     });
@@ -95,6 +100,21 @@
     show();
   }
 
+  // A passage plays from its start to its end, whatever the browser makes of the address's fragment.
+  for (const passage of document.querySelectorAll(".passage")) {
+    const audio = passage.querySelector("audio");
+    const [start, end] = [Number(passage.dataset.start), Number(passage.dataset.end)];
+    audio.addEventListener("play", () => {
+      if (pausePlaying !== stop) pausePlaying();
+      pausePlaying = stop;
+      if (audio.currentTime < start - 0.05 || audio.currentTime >= end) audio.currentTime = start;
+    });
+    audio.addEventListener("timeupdate", () => { if (audio.currentTime >= end) audio.pause(); });
+    function stop() { audio.pause(); }
+  }
+
   document.documentElement.classList.add("has-script");
+  // Only one thing plays at a time on the whole page; the blind test takes part in that.
+  window.acestepPage = { clock, take: (pause) => { if (pausePlaying !== pause) pausePlaying(); pausePlaying = pause; } };
   document.querySelectorAll(".player").forEach(build);
 })();
