@@ -25,7 +25,7 @@ def keep_largest(deltas: Tensor, density: float) -> Tensor:
         return deltas
     if kept == 0:
         return torch.zeros_like(deltas)
-    return torch.stack([delta.where(delta.abs() >= _kth_largest(delta.abs(), kept), 0.0) for delta in deltas])
+    return torch.stack([_largest(delta, kept) for delta in deltas])
 
 
 def check_density(density: float) -> None:
@@ -33,7 +33,9 @@ def check_density(density: float) -> None:
         raise InputError(f"density is {density:g}; give the share of numbers to keep, above 0 and up to 1")
 
 
-def _kth_largest(sizes: Tensor, kth: int) -> float:
-    # numpy selects with vector instructions, ten times as fast as torch's kthvalue.
+def _largest(delta: Tensor, kept: int) -> Tensor:
+    sizes = delta.abs()
+    # numpy selects with vector instructions, several times as fast as torch's kthvalue.
     values = sizes.flatten().numpy()
-    return float(np.partition(values, values.size - kth)[values.size - kth])
+    place = values.size - kept
+    return delta.where(sizes >= float(np.partition(values, place)[place]), 0.0)

@@ -7,7 +7,6 @@ hold the changes of one module at a time. Two rank-32 adapters of v1: see benchm
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -145,8 +144,7 @@ def _combined(
         return found.single() if found.rank else None
 
     merged: dict[str, LowRank] = {}
-    # Dense changes are large enough for torch's own threads.
-    with nullcontext() if method.kind == "dense" else one_thread():
+    with one_thread():
         for done, module in enumerate(modules, start=1):
             if (found := of(module)) is not None:
                 merged[module] = found
