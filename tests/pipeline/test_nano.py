@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,15 @@ def test_it_makes_the_same_song_again_from_a_file(song: GenerationResult, tmp_pa
     again = ACEStepPipeline.from_pretrained("nano", device="cpu")(**song.params)
     assert torch.equal(again.audio, song.audio)
     assert song.save(tmp_path / "song.ogg").stat().st_size > 10_000
+
+
+def test_a_song_needs_neither_torchs_compiler_nor_transformers() -> None:
+    code = """
+import sys
+from acestep import ACEStepPipeline
+ACEStepPipeline.from_pretrained("nano", device="cpu")("lofi", "[verse]\\nla", duration=5, steps=1, seed=1)
+print(*sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # Each of them takes longer to import than nano to load.
+    assert not {"torch._dynamo", "torch._inductor", "sympy", "transformers", "scipy"} & set(done.stdout.split())

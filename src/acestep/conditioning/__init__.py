@@ -1,7 +1,7 @@
 """Prompts and lyrics to tensors: the text encoder, the lyric tokeniser, language detection and normalisation.
 
-What is listed here is imported when it is first asked for, since the text encoder needs torch and transformers (3 s)
-and reading lyrics needs neither.
+What is listed here is imported when it is first asked for, since the text encoder needs torch (a second) and
+reading lyrics does not.
 """
 
 from __future__ import annotations

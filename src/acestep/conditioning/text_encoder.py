@@ -7,20 +7,19 @@ and factor as ACE-Step v1 uses them). Source of the encoder: UMT5 (Chung et al. 
 
 from __future__ import annotations
 
-import copy
 import hashlib
+import json
 import logging
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
-from torch import Tensor, nn
-from transformers import UMT5Config, UMT5EncoderModel
+from torch import Tensor
 
+from acestep.conditioning.umt5 import UMT5Config, UMT5Encoder
 from acestep.errors import CheckpointError, InputError, MissingWeightsError
 
 MAX_PROMPT_TOKENS = 256
@@ -36,11 +35,10 @@ logger = logging.getLogger(__name__)
 class TextEncoder:
     """A UMT5 encoder with its tokeniser, in evaluation mode; safe to call from several threads."""
 
-    def __init__(self, encoder: UMT5EncoderModel, tokenizer: Tokenizer, *, max_tokens: int = MAX_PROMPT_TOKENS) -> None:
+    def __init__(self, encoder: UMT5Encoder, tokenizer: Tokenizer, *, max_tokens: int = MAX_PROMPT_TOKENS) -> None:
         encoder.train(False)
         self._encoder = encoder.requires_grad_(False)
-        config: Any = encoder.config
-        self._padding_id, self._end_id = int(config.pad_token_id), int(config.eos_token_id)
+        self._padding_id, self._end_id = encoder.config.pad_token_id, encoder.config.eos_token_id
         self._tokenizer = tokenizer
         self.max_tokens = max_tokens
 
@@ -52,7 +50,7 @@ class TextEncoder:
             raise MissingWeightsError(f"text encoder folder {folder} lacks {', '.join(missing)}")
         # On the meta device the 282 million parameters of v1's encoder are not filled with random numbers first.
         with torch.device("meta"):
-            encoder = UMT5EncoderModel(UMT5Config.from_pretrained(folder, local_files_only=True))
+            encoder = UMT5Encoder(_read_config(folder / "config.json"))
         weights_path = folder / "model.safetensors"
         weights = {name: tensor.to(dtype) for name, tensor in load_file(weights_path).items()}
         _assign(encoder, weights, weights_path)
@@ -61,15 +59,14 @@ class TextEncoder:
     @property
     def dim(self) -> int:
         """Width of the states."""
-        return int(self._encoder.config.d_model)
+        return self._encoder.config.d_model
 
     @property
     def device(self) -> torch.device:
-        device: torch.device = self._encoder.shared.weight.device
-        return device
+        return self._encoder.shared.weight.device
 
     @property
-    def module(self) -> UMT5EncoderModel:
+    def module(self) -> UMT5Encoder:
         """The encoder itself, for those who count, hash or quantise its weights."""
         return self._encoder
 
@@ -101,12 +98,22 @@ class TextEncoder:
         """
         if not texts:
             raise InputError("no prompt to encode; give at least one")
-        # Before the work of encoding, so that a shallow encoder fails at once.
-        encoder = _with_weak_queries(self._encoder) if weaken_queries else self._encoder
+        if weaken_queries:
+            self._check_depth()
         ids, mask = self._batch(texts)
         with torch.no_grad():
-            states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+            states = self._encoder(
+                ids, mask, query_scale=dict.fromkeys(WEAKENED_BLOCKS, WEAKENING) if weaken_queries else None
+            )
         return states, mask
+
+    def _check_depth(self) -> None:
+        depth = self._encoder.config.num_layers
+        if depth <= max(WEAKENED_BLOCKS):
+            raise InputError(
+                f"this text encoder is too shallow for ERG: it has {depth} blocks, the queries of blocks "
+                f"{WEAKENED_BLOCKS} are weakened; switch ERG for the prompt off"
+            )
 
     def _batch(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         rows = [self._cut(self._token_ids(text)) for text in texts]
@@ -131,48 +138,22 @@ class TextEncoder:
         return ids if ids and ids[-1] == self._end_id else [*ids, self._end_id]
 
 
-def _assign(encoder: UMT5EncoderModel, weights: dict[str, Tensor], path: Path) -> None:
+def _read_config(path: Path) -> UMT5Config:
+    try:
+        return UMT5Config.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is no text encoder's config ({error}); get the file again") from error
+
+
+def _assign(encoder: UMT5Encoder, weights: dict[str, Tensor], path: Path) -> None:
+    # Some files hold the embedding a second time under this name.
+    weights.pop("encoder.embed_tokens.weight", None)
     try:
         report = encoder.load_state_dict(weights, strict=False, assign=True)
     except RuntimeError as error:
         raise CheckpointError(f"{path} does not fit its config.json: {error}") from error
-    # The released file holds the embedding once, under its shared name.
-    missing = [name for name in report.missing_keys if name != "encoder.embed_tokens.weight"]
-    if missing or report.unexpected_keys:
+    if report.missing_keys or report.unexpected_keys:
         raise CheckpointError(
-            f"{path} does not fit its config.json: missing {missing}, not asked for {report.unexpected_keys}"
+            f"{path} does not fit its config.json: missing {report.missing_keys}, not asked for"
+            f" {report.unexpected_keys}"
         )
-    stack: Any = encoder.encoder
-    stack.set_input_embeddings(encoder.shared)
-
-
-class _Weakened(nn.Module):
-    """A projection whose result is multiplied by WEAKENING."""
-
-    def __init__(self, projection: nn.Module) -> None:
-        super().__init__()
-        self.projection = projection
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        weakened: Tensor = self.projection(hidden) * WEAKENING
-        return weakened
-
-
-def _with_weak_queries(encoder: UMT5EncoderModel) -> UMT5EncoderModel:
-    """A twin of the encoder with weak queries in WEAKENED_BLOCKS; every weight is the original's own.
-
-    Hooks on the original would be seen by other threads in the middle of their own call. A twin takes about 10 ms.
-    """
-    depth = int(encoder.config.num_layers)
-    if depth <= max(WEAKENED_BLOCKS):
-        raise InputError(
-            f"this text encoder is too shallow for ERG: it has {depth} blocks, the queries of blocks "
-            f"{WEAKENED_BLOCKS} are weakened; switch ERG for the prompt off"
-        )
-    shared = {id(tensor): tensor for tensor in chain(encoder.parameters(), encoder.buffers())}
-    twin = copy.deepcopy(encoder, memo={**shared, id(encoder.config): encoder.config})
-    blocks: Any = twin.encoder.block
-    for index in WEAKENED_BLOCKS:
-        attention = blocks[index].layer[0].SelfAttention
-        attention.q = _Weakened(attention.q)
-    return twin

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from acestep.errors import CheckpointError
 
@@ -62,6 +64,25 @@ def load_weights(
     with _opened(path) as file:
         tensors = {name: _cast(file.get_tensor(name), dtype) for name in wanted}
     network.load_state_dict(tensors, assign=True)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Skips torch.nn.init, which on the meta device does nothing but import torch's compiler for seconds."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Within the block, networks are built of shapes alone, on the meta device, for `load_weights` to fill."""
+    with _Unfilled(), torch.device("meta"):
+        yield
 
 
 def require_finite(network: nn.Module) -> None:

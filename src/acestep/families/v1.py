@@ -31,7 +31,7 @@ from acestep.families.base import (
     SamplingDefaults,
     TrainingNoise,
 )
-from acestep.families.checkpoint import fingerprint, load_weights, read_config, read_shapes
+from acestep.families.checkpoint import fingerprint, load_weights, read_config, read_shapes, without_values
 from acestep.models.quantization import Quantization
 from acestep.models.v1 import (
     ACEStepTransformer,
@@ -238,10 +238,8 @@ class V1Family(Family):
         path = None if self._checkpoint is None else self._checkpoint / _TRANSFORMER / _WEIGHTS
         stored = read_shapes(path).keys() if path is not None else set()
         if path is None or not self.representation_sources or not stored & set(alignment_names(self.network.config)):
-            raise MissingWeightsError(
-                f"{self.name} has no alignment heads"
-            )
-        with torch.device("meta"):
+            raise MissingWeightsError(f"{self.name} has no alignment heads")
+        with without_values():
             heads = AlignmentHeads(self.network.config)
         load_weights(heads, path, dtype=self.dtype, unread=stored)
         self._heads = heads.eval().requires_grad_(False).to(self.device)
@@ -353,7 +351,7 @@ def load_transformer(
     """The transformer of a checkpoint folder, without the weights that are never read; on the CPU."""
     path = checkpoint / folder / _WEIGHTS
     config = TransformerConfig.from_dict(read_config(path.with_name("config.json")), read_shapes(path))
-    with torch.device("meta"):
+    with without_values():
         network = ACEStepTransformer(config)
     load_weights(network, path, dtype=dtype, unread=unread_names(config))
     return network
@@ -362,7 +360,7 @@ def load_transformer(
 def load_codec(folder: Path) -> MusicCodec:
     """Autoencoder, log-mel and vocoder of a checkpoint folder, in float32 on the CPU."""
     autoencoder_path = folder / "music_dcae_f8c8" / _WEIGHTS
-    with torch.device("meta"):
+    with without_values():
         autoencoder = MusicAutoencoder(
             AutoencoderConfig.from_dict(read_config(autoencoder_path.with_name("config.json")))
         )
@@ -375,7 +373,7 @@ def load_codec(folder: Path) -> MusicCodec:
     if config.get("_class_name") == "PhaseVocoder":
         vocoder = PhaseVocoder(PhaseVocoderConfig.from_dict(config))
     else:
-        with torch.device("meta"):
+        with without_values():
             vocoder = Vocoder(VocoderConfig.from_dict(config))
     # One file holds both, the log-mel's window and filters under a name of their own.
     together = nn.ModuleDict(dict(vocoder.named_children()))

@@ -277,7 +277,7 @@ class TransformerBlock(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         width = config.width
-        self.scale_shift_table = nn.Parameter(torch.randn(6, width) / math.sqrt(width))
+        self.scale_shift_table = nn.Parameter(nn.init.normal_(torch.empty(6, width), std=1 / math.sqrt(width)))
         self.attn = LinearSelfAttention(width, config.num_attention_heads)
         self.cross_attn = CrossAttention(width, config.num_attention_heads)
         self.ff = GatedConvolution(width, config.feed_forward_width)
@@ -312,7 +312,8 @@ class FinalLayer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.out_channels = config.out_channels
-        self.scale_shift_table = nn.Parameter(torch.randn(2, config.width) / math.sqrt(config.width))
+        table = torch.empty(2, config.width)
+        self.scale_shift_table = nn.Parameter(nn.init.normal_(table, std=1 / math.sqrt(config.width)))
         self.linear = nn.Linear(config.width, math.prod(config.patch_size) * config.out_channels)
 
     def forward(self, x: Tensor, embedded_time: Tensor) -> Tensor:
