@@ -1,7 +1,8 @@
 """Putting an adapter on, changing it and taking it off, beside PEFT on the same network in the same run; and files.
 
-The aims: attach, change and detach under 50 ms on nano; a rank-32 v1 adapter read and attached under 1 s (here on
-layers of v1's widths that share one weight, so that no 3.5 B numbers are needed); inspect at most 0.3 s from the header.
+The aims: attach, change and detach under 50 ms on nano, and so a swap from one folder to another; a rank-32 v1 adapter
+read and attached under 1 s (here on layers of v1's widths that share one weight, so that no 3.5 B numbers are needed);
+inspect at most 0.3 s from the header.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from acestep.families.loading import load_family
 from acestep.lora import (
     Adapter,
     Factors,
+    Section,
+    Strength,
     attach,
     attach_trainable,
     base_shapes,
@@ -36,6 +39,7 @@ from acestep.lora import (
     set_weights,
     write_adapter,
 )
+from acestep.pipeline import ACEStepPipeline
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
@@ -51,6 +55,8 @@ def main() -> None:
     on_and_off(family.network, modules, options.rank, options.rounds)
     for dora in (False, True):
         training_step(family, modules, options.rank, options.rounds, dora=dora)
+    with tempfile.TemporaryDirectory() as folder:
+        swapping(Path(folder), modules, options.rank, options.rounds)
     print("v1's widths, 211 modules of the released targets and 48 of the feed-forward; milliseconds")
     with tempfile.TemporaryDirectory() as folder:
         files(Path(folder), options.rank, options.rounds)
@@ -87,6 +93,24 @@ def on_and_off(network: nn.Module, modules: list[str], rank: int, rounds: int) -
             times[name].append((milliseconds(mine), milliseconds(other)))
     for name, pairs in times.items():
         report(name, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+
+
+def swapping(folder: Path, modules: list[str], rank: int, rounds: int) -> None:
+    """As a user does it: from one adapter's folder to another's on a pipeline, and a new strength."""
+    pipe = ACEStepPipeline.from_pretrained("nano", device="cpu")
+    shapes = module_shapes(pipe.family.network)
+    for name in ("one", "other"):
+        write_adapter(folder / name, random_adapter({module: shapes[module] for module in modules}, rank))
+    pipe.load_lora(folder / "one")
+    chorus = Strength(0.3, sections=(Section(32, 48, 1.0),))
+    swaps, changes = [], []
+    for number in range(rounds):
+        here, next_one = ("one", "other") if number % 2 == 0 else ("other", "one")
+        swaps.append(milliseconds(lambda old=here: pipe.unload_lora(old)))  # type: ignore[misc]
+        swaps[-1] += milliseconds(lambda new=next_one: pipe.load_lora(folder / new))  # type: ignore[misc]
+        changes.append(milliseconds(lambda new=next_one: pipe.set_lora_weights({new: chorus})))  # type: ignore[misc]
+    report("swap two folders on a pipe", swaps)
+    report("change a pipe's strength", changes)
 
 
 def training_step(family: Family, modules: list[str], rank: int, rounds: int, *, dora: bool) -> None:
