@@ -9,6 +9,8 @@ import typer
 from typer.testing import CliRunner
 
 from acestep.cli import lora_merge
+from acestep.evaluation.evaluation import HeldOut
+from acestep.evaluation.merge_search import SearchResult, SourceLoss
 from acestep.lora import Adapter, read_adapter, write_adapter
 from acestep.lora.bases import base_shapes
 from acestep.lora.lineage import lineage
@@ -159,3 +161,26 @@ def test_adapters_with_nothing_in_common_make_a_page_too(here: Path):
     write_adapter(here / "second", Adapter({name: made.factors[name] for name in names[2:]}))
     lora_json("merge", "first:0.5", "second:0.5", "-o", "merged", "--report", "report.html")
     assert "Where they meet" not in (here / "report.html").read_text(encoding="utf-8")
+
+
+def test_weights_can_be_searched(here: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[Any] = []
+
+    def search(family: Any, sources: Any, *, sum_to_one: bool, progress: Any) -> SearchResult:
+        asked.append(([source.name for source in sources], [source.clips for source in sources], sum_to_one))
+        lost = (SourceLoss("vocal", 1.0, 0.8, 0.84), SourceLoss("take:2", 1.0, 0.5, 0.5))
+        return SearchResult((0.8, 0.2), lost, (((0.8, 0.2), 0.025),))
+
+    monkeypatch.setattr("acestep.evaluation.merge_search.search_weights", search)
+    monkeypatch.setattr("acestep.evaluation.recordings.read_held_out", lambda _, folder: HeldOut(clips=(folder,)))  # type: ignore[arg-type]
+    told = lora_json("merge", "vocal", "take:2", "-o", "merged", "--search", "songs", "--search", "drums")
+    assert asked == [(["vocal", "take:2"], [(Path("songs"),), (Path("drums"),)], True)]
+    assert [source["weight"] for source in told["sources"]] == [0.8, 0.2]
+    assert told["search"]["sources"][0]["lost"] == pytest.approx(0.05)
+    for arguments, said in (
+        (("--search", "songs"), "one a LoRA"),
+        (("--search", "songs", "--search", "drums", "--strategy", "ties"), "without --group"),
+    ):
+        status, _, problems = lora("merge", "vocal", "take:2", "-o", "other", *arguments)
+        assert status == 2
+        assert said in problems

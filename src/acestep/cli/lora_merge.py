@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,12 +13,13 @@ from rich.table import Table
 from rich.tree import Tree
 
 from acestep.cli.lora_weights import parse_lora
-from acestep.cli.options import DebugOption, ForceOption, JsonOption
-from acestep.cli.reporting import reporting
+from acestep.cli.options import DebugOption, ForceOption, JsonOption, ModelOption
+from acestep.cli.reporting import Reporter, reporting
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from acestep.evaluation.merge_search import SearchResult
     from acestep.lora.merge import MergeReport
     from acestep.lora.merge.low_rank import RankChoice
     from acestep.lora.metadata import Parent
@@ -56,6 +58,15 @@ def merge(
         str | None, typer.Option("--base", help="Base model: v1, nano or a checkpoint folder; by default found out.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the methods that draw.")] = 0,
+    search: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--search",
+            metavar="FOLDER",
+            help="Find the weights: a dataset folder that LoRA was not trained on, one for each LoRA in their order.",
+        ),
+    ] = None,
+    model: ModelOption = "nano",
     report: Annotated[
         Path | None, typer.Option("--report", help="Also write a page about the merge, one file.")
     ] = None,
@@ -68,7 +79,18 @@ def merge(
     options, groups = _options(option or []), _groups(group or [])
     with reporting(as_json=as_json, debug=debug) as reporter:
         from acestep.lora.merge import merge_loras
+        from acestep.lora.merge.settings import check_output
 
+        found = None
+        if search:
+            check_output(out, overwrite=force)
+            if strategy not in ("weighted_average", "task_arithmetic") or groups:
+                raise typer.BadParameter(
+                    "weights are searched for weighted_average and task_arithmetic, without --group",
+                    param_hint="--search",
+                )
+            found = _searched(reporter, model, pairs, search, average=strategy == "weighted_average")
+            pairs = [(path, weight) for (path, _), weight in zip(pairs, found.weights, strict=True)]
         with reporter.progress("Merging") as progress:
             done = merge_loras(
                 pairs,
@@ -86,6 +108,10 @@ def merge(
             )
         machine = done.as_dict()
         lines = _told(done)
+        if found is not None:
+            machine["search"] = found.as_dict()
+            losses = ", ".join(f"{source.name} {source.lost:+.1%}" for source in found.sources)
+            lines.append(f"Held-out loss, beside each LoRA alone: {escape(losses)}")
         if report is not None:
             from acestep.evaluation.merge_page import write_merge_page
 
@@ -195,6 +221,31 @@ def _weighted(texts: list[str]) -> list[tuple[str | Path, float]]:
             )
         pairs.append((lora.path, 1.0 if lora.weight is None else lora.weight))
     return pairs
+
+
+def _searched(
+    reporter: Reporter, model: str, pairs: Sequence[tuple[str | Path, float]], folders: Sequence[Path], *, average: bool
+) -> SearchResult:
+    """The weights that lose least on recordings of each LoRA's style."""
+    from acestep.evaluation.merge_search import SearchedSource, search_weights
+    from acestep.evaluation.recordings import read_held_out
+    from acestep.families.loading import load_family
+    from acestep.lora import module_shapes, read_adapter
+    from acestep.lora.lineage import name_of
+
+    if len(folders) != len(pairs):
+        raise typer.BadParameter(
+            f"there are {len(pairs)} LoRAs and {len(folders)} folders; give one a LoRA", param_hint="--search"
+        )
+    with reporter.progress("Reading recordings"):
+        family = load_family(model)
+        shapes = module_shapes(family.network)
+        sources = [
+            SearchedSource(name_of(path), read_adapter(path, shapes), read_held_out(family, folder).clips)
+            for (path, _), folder in zip(pairs, folders, strict=True)
+        ]
+    with reporter.progress("Searching weights") as progress:
+        return search_weights(family, sources, sum_to_one=average, progress=progress)
 
 
 def _rank(text: str | None) -> RankChoice | None:

@@ -85,7 +85,10 @@ def search_weights(
     if len(sources) < 2:
         raise InputError(f"a search needs at least two adapters, found {len(sources)}")
     if bare := [source.name for source in sources if not source.clips]:
-        raise InputError(f"there are no held-out recordings for {', '.join(bare)}; every adapter needs some")
+        raise InputError(
+            f"there are no held-out recordings for {', '.join(bare)}; every adapter needs"
+            " a dataset folder, whose songs are described"
+        )
     if len({source.name for source in sources}) < len(sources):
         raise InputError("two adapters have the same name; rename one")
     if names := attached_names(family.network):
