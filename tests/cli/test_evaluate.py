@@ -37,7 +37,7 @@ def test_a_lora_is_evaluated_into_a_folder_that_can_be_opened(
 ) -> None:
     held_out = write_dataset(tmp_path / "held_out", tracks=2, duration_s=3)
     before = sorted(held_out.rglob("*"))
-    common = ("evaluate", f"{lora}:0.5", "--model", model, "--prompts", prompts, "--seeds", 1, "--duration", 5)
+    common = ("evaluate", f"{lora}:0.5", "--model", model, "--prompts", prompts, "--seeds", 1, "--duration", 5, "--suite", 0)
     outcome = acestep(*common, "--held-out", held_out, "--out", "report", "--json")
     assert outcome.status == 0, outcome.stderr
     told = outcome.json
@@ -58,7 +58,7 @@ def test_a_dataset_gives_prompts_and_what_was_held_out_and_a_second_run_gives_th
     dataset = write_dataset(tmp_path / "data", tracks=5, duration_s=6)
     own = tmp_path / "own"
     shutil.copytree(lora, own)
-    common = ("evaluate", own, "--model", model, "--dataset", dataset, "--seeds", 1, "--duration", 5)
+    common = ("evaluate", own, "--model", model, "--dataset", dataset, "--seeds", 1, "--duration", 5, "--suite", 0)
     common += ("--strengths", "0,0.5,1", "--validation-split", 0.5)
     first = acestep(*common, "--out", "report", "--json")
     assert first.status == 0, first.stderr
@@ -77,7 +77,7 @@ def test_a_files_lora_is_measured_and_left_alone(model: Path, lora: Path, prompt
     before = (tmp_path / "mine.safetensors").read_bytes()
     outcome = acestep(
         "evaluate", "mine.safetensors:1", "--model", model, "--prompts", prompts, "--seeds", 1, "--duration", 5,
-        "--out", "report",
+        "--out", "report", "--suite", 0,
     )  # fmt: skip
     assert outcome.status == 0, outcome.stderr
     assert "nothing was written into it" in outcome.stderr

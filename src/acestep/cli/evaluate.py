@@ -51,6 +51,9 @@ def evaluate(
     validation_split: Annotated[
         float | None, typer.Option(help="The share of --dataset that was held out; by default the training's own.")
     ] = None,
+    suite: Annotated[
+        int, typer.Option(min=0, help="Prompts of the public suite to look for damage with; 0 leaves it out.")
+    ] = 4,
     cache: Annotated[bool, typer.Option(help="Keep the base's songs for evaluations of other LoRAs.")] = True,
     write_recommendation: Annotated[
         bool,
@@ -93,6 +96,7 @@ def evaluate(
             parts = read_parts(reporter, pipeline.family, dataset, share)
         recordings = read_recordings(reporter, pipeline.family, held_out, parts)
         asked = asked if asked is not None else prompts_of(parts)
+        songs = SongCache() if cache else None
         with written_whole(out) as folder:
             evaluation = evaluate_lora(
                 pipeline,
@@ -104,9 +108,9 @@ def evaluate(
                 seeds=chosen_seeds,
                 duration_s=duration,
                 held_out=recordings,
-                cache=SongCache() if cache else None,
+                cache=songs,
                 listeners=further_measures(
-                    folder, lora=chosen.path, held_out=recordings, parts=parts, duration_s=duration
+                    folder, lora=chosen.path, parts=parts, cache=songs, suite_prompts=suite, steps=steps
                 ),
                 stage=reporter.progress,
                 steps=steps,

@@ -52,7 +52,7 @@ class Listener:
         """Called for each song that is not broken; comparison: prompt, seed and the takes before this one."""
 
     def finish(
-        self, pipeline: ACEStepPipeline, lora: str, comparisons: Sequence[Comparison]
+        self, pipeline: ACEStepPipeline, lora: str, comparisons: Sequence[Comparison], progress: Progress
     ) -> Sequence[Finding | tuple[str, str]]:
         """Findings, and (measure, why) for what is left out. The LoRA is attached under the name `lora`."""
         return ()
@@ -170,7 +170,10 @@ def evaluate_lora(
         listener.begin(pipeline)
     name = pipeline.load_lora(lora, chosen[0])
     try:
-        losses = _measure_losses(pipeline, name, chosen, held_out.clips, stage) if held_out.clips else {}
+        losses: dict[float, LossComparison] = {}
+        if held_out.clips:
+            with stage("Held-out loss with and without the LoRA") as progress:
+                losses = measure_losses(pipeline, name, chosen, held_out.clips, progress)
         with stage("Songs with and without the LoRA") as progress:
             comparisons = generate_comparisons(
                 pipeline,
@@ -189,8 +192,8 @@ def evaluate_lora(
         findings: list[Finding] = []
         unheard: list[tuple[str, str]] = []
         for listener in listeners:
-            with stage(listener.title):
-                found = listener.finish(pipeline, name, comparisons)
+            with stage(listener.title) as progress:
+                found = listener.finish(pipeline, name, comparisons, progress)
             findings += [item for item in found if isinstance(item, Finding)]
             unheard += [item for item in found if not isinstance(item, Finding)]
     finally:
@@ -301,16 +304,22 @@ def _all_hear(listeners: Sequence[Listener]) -> Hear | None:
     return hear
 
 
-def _measure_losses(
-    pipeline: ACEStepPipeline, name: str, strengths: Sequence[float], clips: Sequence[HeldOutClip], stage: Stage
+def measure_losses(
+    pipeline: ACEStepPipeline,
+    name: str,
+    strengths: Sequence[float],
+    clips: Sequence[HeldOutClip],
+    progress: Progress | None = None,
 ) -> dict[float, LossComparison]:
+    """Denoising loss on clips with the attached LoRA `name` at each strength against the base; a strength at which it
+    is NaN has none. `progress` hears (clips done, clips), over all strengths.
+    """
     sigmas = training_levels(pipeline.family)
     measured = {}
-    with stage("Held-out loss with and without the LoRA") as progress:
-        for part, strength in enumerate((0.0, *strengths)):
-            pipeline.set_lora_weights({name: strength})
-            hear = partial(_shifted, progress, part * len(clips), (1 + len(strengths)) * len(clips))
-            measured[strength] = clip_losses(pipeline.family, clips, sigmas, progress=hear)
+    for part, strength in enumerate((0.0, *strengths)):
+        pipeline.set_lora_weights({name: strength})
+        hear = partial(_shifted, progress, part * len(clips), (1 + len(strengths)) * len(clips)) if progress else None
+        measured[strength] = clip_losses(pipeline.family, clips, sigmas, progress=hear)
     return {
         strength: compare_losses(measured[0.0], measured[strength], sigmas, clips)
         for strength in strengths
