@@ -61,7 +61,8 @@ def test_all_other_tensors_and_files_are_the_base_s(pair: tuple[Path, Path], tmp
     assert {name: tensor.dtype for name, tensor in new.items()} == {name: tensor.dtype for name, tensor in old.items()}
     files = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
     assert {path.relative_to(tmp_path / "baked") for path in (tmp_path / "baked").rglob("*") if path.is_file()} == files
-    for path in files - {TRANSFORMER_WEIGHTS}:
+    assert "- one, weight 1" in (tmp_path / "baked" / "README.md").read_text()
+    for path in files - {TRANSFORMER_WEIGHTS, Path("README.md")}:
         assert (tmp_path / "baked" / path).read_bytes() == (folder / path).read_bytes()
     # What a person may edit is a file of its own.
     assert not (tmp_path / "baked" / "family.json").samefile(folder / "family.json")

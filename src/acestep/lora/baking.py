@@ -37,6 +37,7 @@ HEADER_KEY = "acestep_baked"
 
 TRANSFORMER_WEIGHTS = Path("ace_step_transformer") / "diffusion_pytorch_model.safetensors"
 _COPIED_BYTES = 1_000_000
+_CARD = "README.md"
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -100,6 +101,8 @@ def bake(
     try:
         with written_whole(output) as partial:
             linked = _link_others(folder, partial)
+            # The base's own card would say that this is the base.
+            (partial / _CARD).write_text(_card(output.name, folder.name, parents), encoding="utf-8")
             write_tensors(partial / TRANSFORMER_WEIGHTS, planned, make, metadata=header, progress=progress)
     except OSError as error:
         raise CheckpointError(f"{output} could not be written: {error}; is there room on the disk?") from error
@@ -175,6 +178,11 @@ def _check_room(output: Path, needed: int) -> None:
         raise CheckpointError(
             f"the transformer takes {needed / 1e9:.2f} GB, and {there} has {free / 1e9:.2f} GB left; make room"
         )
+
+
+def _card(title: str, base: str, parents: Sequence[Parent]) -> str:
+    lines = [f"- {parent.name}, weight {parent.weight:g} (sha256 {parent.sha256})" for parent in parents]
+    return "\n".join([f"# {title}", "", f"{base} with these adapters folded into its transformer:", "", *lines]) + "\n"
 
 
 def _link_others(folder: Path, target: Path) -> int:
