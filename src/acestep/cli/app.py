@@ -18,6 +18,7 @@ from acestep.cli.doctor import doctor
 from acestep.cli.evaluate import evaluate
 from acestep.cli.generate import generate
 from acestep.cli.lora import lora_app
+from acestep.cli.lora_merge import bake, extract, lineage, merge, methods
 from acestep.cli.report import report
 from acestep.cli.train import train
 
@@ -51,6 +52,8 @@ app.command()(control)
 app.command()(doctor)
 app.command()(report)
 app.command()(evaluate)
+for command in (merge, methods, lineage, bake, extract):
+    lora_app.command()(command)
 app.add_typer(lora_app, name="lora")
 app.command()(demo)
 

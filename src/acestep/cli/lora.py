@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from acestep.lora.inspection import Inspection
 
-lora_app = typer.Typer(help="Look at LoRA files, convert and verify them.", no_args_is_help=True)
+lora_app = typer.Typer(help="Look at LoRA files, convert, merge and trace them.", no_args_is_help=True)
 
 LoraArgument = Annotated[
     str, typer.Argument(metavar="LORA", help="A LoRA folder, file, hub id or official name.", show_default=False)
