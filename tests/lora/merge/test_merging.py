@@ -191,6 +191,13 @@ def test_weights_of_groups_replace_the_adapters_own_there(pair: tuple[Path, Path
     assert_close(tmp_path / "merged", expected)
 
 
+@pytest.mark.parametrize("strategy", ["task_arithmetic", "ties", "iso_c"])
+def test_a_group_can_be_left_out(pair: tuple[Path, Path], tmp_path: Path, strategy: str):
+    groups = {"feed_forward": (0, 0)}
+    merge_loras([(pair[0], 0.5), (pair[1], 0.5)], tmp_path / "m", strategy=strategy, rank=4, group_weights=groups)
+    assert deltas(tmp_path / "m").keys() == set(MODULES) - {CONV}
+
+
 def test_the_widest_dtype_is_kept_unless_another_is_asked_for(tmp_path: Path):
     half, brain = write(tmp_path / "half", dtype=torch.float16), write(tmp_path / "brain", dtype=torch.bfloat16, seed=2)
     given = [(half, 0.5), (half, 0.25)]

@@ -49,9 +49,9 @@ class WeightTable:
                 raise InputError(f"{group} needs {len(weights)} weights, one an adapter, found {values!r}")
             self._groups[group] = checked_weights(values)
 
-    def rows(self) -> list[Tensor]:
-        """All weights that may be asked for, to be checked before work begins."""
-        return [self._weights, *self._groups.values()]
+    def of_groups(self) -> list[Tensor]:
+        """The groups' weights, to be checked before work begins."""
+        return list(self._groups.values())
 
     def of(self, module: str) -> Tensor:
         """(adapters,) float64; where two groups hold the module, the one written last decides."""

@@ -71,8 +71,8 @@ def merge_loras(
         sources = read_sources(pairs, base=base)
     modules = sources.modules
     weights = WeightTable([s.weight for s in sources.adapters], group_weights, sources.shapes or modules)
-    for row in weights.rows():
-        method.check(row)
+    for row in weights.of_groups():
+        method.check_group(row)
     interference = measure_interference([(s.name, s.adapter) for s in sources.adapters], seed=seed) if measure else None
     merged = _combined(method, sources, weights, completed, rank, seed, progress)
     width = max(change.rank for change in merged.values())

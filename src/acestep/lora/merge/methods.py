@@ -66,6 +66,10 @@ class Method:
             raise InputError(f"{self.name} needs {expected} adapters, found {len(weights)}{hint}")
         if not bool(weights.any()):
             raise InputError("all weights are 0, so nothing would be left; give one adapter another weight")
+        self.check_group(weights)
+
+    def check_group(self, weights: Tensor) -> None:
+        """InputError for weights of a group; all may be 0 there, where the method does not divide by them."""
         if self.kind == "linear":
             same_norms = torch.eye(len(weights), dtype=weights.dtype)
             self.merge(weights, **({"gram": same_norms} if self.takes("gram") else {}))
