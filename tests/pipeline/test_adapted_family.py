@@ -128,6 +128,36 @@ def test_a_strength_that_is_the_same_everywhere_is_its_number_bit_for_bit(pipe: 
     assert torch.equal(latents_of(pipe), plain)
 
 
+@pytest.mark.parametrize(
+    ("task", "wishes"),
+    [
+        ("retake", {"duration": 5}),
+        ("from_reference", {}),
+        ("repaint", {"start_s": 1, "end_s": 3, "retake_seed": 1}),
+        ("extend", {"right_s": 2, "retake_seed": 1}),
+        ("edit", {"target_prompt": "techno"}),
+    ],
+)
+def test_every_task_hears_strengths_that_change(
+    pipe: ACEStepPipeline, choir: Path, task: str, wishes: dict[str, Any]
+) -> None:
+    given: dict[str, Any] = {"prompt": "lofi", "steps": 3, "seed": 7, **wishes}
+    if task == "retake":
+        given["retake_seed"] = 1
+    else:
+        given["reference" if task == "from_reference" else "source"] = 0.1 * torch.sin(
+            torch.arange(2 * 220500) / 30
+        ).view(2, -1)
+
+    def made(strength: float | Strength) -> Tensor:
+        pipe.set_lora_weights({name: strength})
+        return getattr(pipe, task)(**given).latents
+
+    name = pipe.load_lora(choir)
+    assert torch.equal(made(Strength(0.0, (Section(0, 240, 0.03),))), made(0.03))
+    assert not torch.equal(made(CHORUS), made(0.03))
+
+
 def test_a_song_that_was_stopped_in_a_section_leaves_the_plain_strength(pipe: ACEStepPipeline, choir: Path) -> None:
     name = pipe.load_lora(choir, 0.01)
     conditioning = pipe.family.encode_prompt(["lofi"], [""])
