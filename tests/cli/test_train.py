@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from acestep.evaluation.report_card import read_card
 from acestep.training import StepResult
 from acestep.training.callbacks import ProgressCallback
 from cli.command import acestep
@@ -50,6 +51,9 @@ def test_a_config_and_a_folder_become_a_lora_and_a_stopped_run_goes_on(
     assert told["outcome"] == "finished"
     assert told["held_out_loss"].keys() == {"first", "last"}
     assert (Path(told["adapter"]) / "pytorch_lora_weights.safetensors").is_file()
+    assert Path(told["evaluation"]) == tmp_path / "run" / "evaluation" / "report.html"
+    assert read_card(Path(told["adapter"])) == read_card(tmp_path / "run" / "evaluation")
+    assert {finding.key for finding in read_card(Path(told["adapter"])).findings} == {"effect", "memorisation"}
     steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
 
@@ -72,7 +76,10 @@ def test_a_folder_without_annotations_is_named_and_the_rest_goes_on_only_if_aske
     assert outcome.status == 1
     assert "empty.wav" in outcome.stderr
     assert "--skip-bad" in outcome.stderr
-    assert acestep("train", write_config(tmp_path, model, epochs=1, max_steps=1), "--skip-bad").status == 0
+    assert (
+        acestep("train", write_config(tmp_path, model, epochs=1, max_steps=1), "--skip-bad", "--no-evaluate").status
+        == 0
+    )
 
 
 def test_a_config_that_is_not_there_is_named() -> None:

@@ -28,6 +28,9 @@ def train(
         bool, typer.Option(help="Look first whether the run fits into memory and disk, and refuse what does not.")
     ] = True,
     skip_bad: Annotated[bool, typer.Option(help="Leave out tracks that cannot be used, and name them.")] = False,
+    evaluate: Annotated[
+        bool, typer.Option(help="Make a few songs with and without the LoRA at the end, and measure what it did.")
+    ] = True,
     device: DeviceOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -49,7 +52,28 @@ def train(
         again = shlex.join(["acestep", "train", str(config), "--resume"])
         reporter.on_interrupt = f"interrupted; the run's state is kept, `{again}` goes on from it"
         summary = trainer.train(dataset, callbacks=[ProgressCallback(reporter.console)], resume=resume, check=check)
-        reporter.result(describe(summary), *tell(summary))
+        machine, human = describe(summary), list(tell(summary))
+        if evaluate and summary.outcome == "finished" and trainer.processes.count == 1:
+            machine["evaluation"], said = look(reporter, trainer, summary, dataset)
+            human += said
+        reporter.result(machine, *human)
+
+
+def look(
+    reporter: Reporter, trainer: LoRATrainer, summary: TrainingSummary, dataset: LatentDataset
+) -> tuple[str | None, list[str]]:
+    """A first evaluation -> its page and what it says; None where it could not be made."""
+    from acestep.evaluation import verdict
+    from acestep.evaluation.after_training import FOLDER, evaluate_after_training
+    from acestep.evaluation.page import PAGE_FILE
+
+    reporter.on_interrupt = f"interrupted while evaluating; the LoRA is whole: {summary.adapter}"
+    evaluation = evaluate_after_training(trainer, summary, dataset, stage=reporter.progress)
+    if evaluation is None:
+        return None, []
+    page = str(summary.folder / FOLDER / PAGE_FILE)
+    alarms = [f"[bold red]ALARM[/bold red] {escape(finding.says)}" for finding in evaluation.alarms]
+    return page, [*alarms, escape(verdict(evaluation)), f"Listen: [bold]{escape(page)}[/bold]"]
 
 
 def prepare(reporter: Reporter, trainer: LoRATrainer, *, skip_bad: bool = False) -> LatentDataset:
