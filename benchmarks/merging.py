@@ -2,6 +2,7 @@
 
 Adapters of random numbers on the modules of the released v1 LoRA (--feed-forward: and the feed-forwards), float32. Each
 merge runs in a process of its own, for its peak memory: seconds are those of `merge_loras` from files to a folder.
+Ratios are of processor seconds, ours and PEFT's in one thread, so that a busy machine does not count.
 PEFT's SVD merges take minutes, so it gets --peft-modules attention weights and its time is multiplied up; it only
 computes, and neither reads nor writes.
 """
@@ -68,7 +69,7 @@ def main() -> None:
                 continue
             command = [sys.executable, __file__, "--child", str(folder), strategy, rank, str(folder / "merged")]
             told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            ours[f"{strategy} {rank}"] = told["seconds"]
+            ours[f"{strategy} {rank}"] = told["cpu"]
             aims = f"aims {seconds_aim:g} s, {memory_aim:g} GB" if seconds_aim else ""
             print(
                 f"{strategy + ' ' + rank:24}{told['seconds']:8.2f} s ({told['cpu']:.1f} of the processor)"
@@ -126,9 +127,10 @@ def peft_seconds(combination: str, rank: int, svd_rank: int, modules: int, **mor
     model.add_adapter("other", config)
     if "svd" in combination:
         more["svd_rank"] = svd_rank
-    start = time.perf_counter()
+    torch.set_num_threads(1)
+    start = time.process_time()
     model.add_weighted_adapter(["one", "other"], [0.7, 0.3], "merged", combination_type=combination, **more)  # type: ignore[operator]
-    return (time.perf_counter() - start) / modules
+    return (time.process_time() - start) / modules
 
 
 if __name__ == "__main__":
