@@ -16,6 +16,8 @@ from acestep.evaluation.measures import Figure
 
 ENOUGH_GAIN = 0.9
 """Share of the best gain that a lower strength must have to be preferred."""
+SAME = 1e-6
+"""Songs that moved by less, in standard deviations a feature, are the base's songs."""
 AIMS = ("style", "distance_to_style", "held_out_loss")
 """Measures of the aim, the most sensitive on songs first; the first that could be made decides."""
 
@@ -87,7 +89,7 @@ class StrengthCurve:
 def judge_strengths(measured: Sequence[AtStrength]) -> StrengthCurve:
     """measured: one a strength, the base left out."""
     points = tuple(sorted(measured, key=lambda point: point.strength))
-    if all(point.moved < SAME for point in points):
+    if all(point.songs > 0 and point.moved < SAME for point in points):
         return StrengthCurve(points, (), None, "no strength has a measurable effect")
     if all(point.aim is None for point in points):
         return StrengthCurve(points, (), None, "without recordings of the style it is not known what is gained")
@@ -103,10 +105,6 @@ def judge_strengths(measured: Sequence[AtStrength]) -> StrengthCurve:
     chosen = next(point for point in good if _gain(point) >= ENOUGH_GAIN * best)
     reason = f"the lowest strength with at least {ENOUGH_GAIN:.0%} of the best gain, and without measured harm"
     return StrengthCurve(points, tuple(point.strength for point in good), chosen.strength, reason)
-
-
-SAME = 1e-6
-"""Songs that moved by less, in standard deviations a feature, are the base's songs."""
 
 
 def _gain(point: AtStrength) -> float:
