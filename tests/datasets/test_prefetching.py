@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from acestep.datasets.prefetching import prefetch
+from acestep.errors import InputError
 
 
 def threads() -> list[threading.Thread]:
@@ -103,5 +104,5 @@ def test_waiting_is_counted():
 
 
 def test_a_depth_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(InputError, match="at least 1"):
         prefetch([], depth=0)

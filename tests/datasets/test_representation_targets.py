@@ -75,9 +75,8 @@ def test_every_window_has_a_state(tmp_path: Path, start: int, frames: int) -> No
 
 def test_a_recording_is_heard_once_until_the_encoder_changes(tmp_path: Path, encoder: CountingEncoder) -> None:
     dataset, recordings = prepared(tmp_path / "data")
-    cache, names = LatentCache(tmp_path / "cache"), []
-    first = with_targets(dataset, recordings, [encoder], cache, latent_rate=RATE, on_track=names.append)
-    assert names == [track.name for track in dataset.tracks]
+    cache = LatentCache(tmp_path / "cache")
+    first = with_targets(dataset, recordings, [encoder], cache, latent_rate=RATE)
     assert with_targets(dataset, recordings, [encoder], cache, latent_rate=RATE) == first
     assert encoder.encoded == 3
     next(encoder._model.parameters()).add_(1)

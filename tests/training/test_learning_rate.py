@@ -3,11 +3,11 @@ from itertools import pairwise
 
 import pytest
 
-from acestep.training.config import SchedulerName
+from acestep.training.config import LrSchedulerName
 from acestep.training.learning_rate import learning_rate_factor
 
 
-def factors(scheduler: SchedulerName, total: int, warmup: int) -> list[float]:
+def factors(scheduler: LrSchedulerName, total: int, warmup: int) -> list[float]:
     return [
         learning_rate_factor(step, total_steps=total, warmup_steps=warmup, scheduler=scheduler) for step in range(total)
     ]

@@ -102,16 +102,6 @@ class Batch:
     starts: tuple[int, ...] = ()
     targets: tuple[tuple[Tensor, ...], ...] = ()
 
-    def pinned(self) -> Batch:
-        """The same in page-locked memory, from which a GPU copies while it computes; needs CUDA."""
-        conditioning = {name: value.pin_memory() for name, value in self.conditioning.tensors().items()}
-        return replace(
-            self,
-            latents=self.latents.pin_memory(),
-            conditioning=Conditioning(**conditioning),
-            targets=tuple(tuple(states.pin_memory() for states in encoder) for encoder in self.targets),
-        )
-
 
 @dataclass(frozen=True)
 class LatentDataset:
@@ -149,10 +139,9 @@ class LatentDataset:
         """Frames of an item's window in this epoch."""
         return min(self.crop_frames, self.heard(index).frames)
 
-    def windows(self, epoch: int | None = None) -> tuple[int, ...]:
-        """Frames of all items' windows in an epoch, this one for None; no file is read."""
-        dataset = self if epoch is None else self.at_epoch(epoch)
-        return tuple(map(dataset.window, range(len(dataset))))
+    def windows(self) -> tuple[int, ...]:
+        """Frames of all items' windows in this epoch; no file is read."""
+        return tuple(map(self.window, range(len(self))))
 
     def example(self, index: int, frames: int) -> Example:
         """A window of `frames`, at most `window(index)`, placed at random in its track."""

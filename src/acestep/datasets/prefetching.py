@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Generic, TypeVar
 
+from acestep.errors import InputError
+
 T = TypeVar("T")
 
 
@@ -21,7 +23,7 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Prefetched[T]:
     Order is kept; an error of `items` arrives where its item would have come. depth: at least 1.
     """
     if depth < 1:
-        raise ValueError(f"a depth of {depth} prefetches nothing; expected at least 1")
+        raise InputError(f"a depth of {depth} prefetches nothing; expected at least 1")
     return Prefetched(items, depth)
 
 

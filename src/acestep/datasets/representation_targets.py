@@ -6,7 +6,7 @@ They are large: MERT's take 9 MB a minute of music, mHuBERT's 4.6 MB, in half pr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,12 +47,11 @@ def with_targets(
     cache: LatentCache,
     *,
     latent_rate: float,
-    on_track: Callable[[str], None] | None = None,
 ) -> LatentDataset:
     """The dataset whose examples carry what each encoder hears in their window, in the encoders' order.
 
-    recordings: the file of every track, by its content; latent_rate: latent frames a second; on_track: called with each
-    track's name when it is done. DatasetError names a recording that cannot be read or a cache that cannot be written.
+    recordings: the file of every track, by its content; latent_rate: latent frames a second. DatasetError names a
+    recording that cannot be read or a cache that cannot be written.
     """
     prints = [encoder.fingerprint() for encoder in encoders]
     rates = [encoder.frame_rate / latent_rate for encoder in encoders]
@@ -75,8 +74,6 @@ def with_targets(
             replace(variant, targets=targets) for variant, targets in zip(track.variants, heard[1:], strict=True)
         )
         tracks.append(replace(track, targets=heard[0], variants=tuple(variants)))
-        if on_track is not None:
-            on_track(track.name)
     return replace(dataset, tracks=tuple(tracks))
 
 

@@ -108,7 +108,7 @@ def fingerprint(network: nn.Module) -> str:
 
 
 def _base_tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and stored buffers under the names they had before PEFT wrapped their layers."""
+    """Parameters and stored buffers under the names they have without adapters on their layers."""
     for name, tensor in network.state_dict().items():
         if ".lora_" not in name:
             yield name.replace(".base_layer.", "."), tensor

@@ -130,7 +130,7 @@ def build_watchers(
         watchers.append(SaveCheckpointCallback(every=checkpoints.every_epochs, minutes=checkpoints.every_minutes))
     if stopping is not None and EarlyStoppingCallback not in kinds:
         watchers.append(EarlyStoppingCallback(stopping.patience, stopping.metric, min_delta=stopping.min_delta))
-    watchers += [_logger(name, folder) for name in config.loggers if _LOGGERS[name] not in kinds]
+    watchers += [_logger(name) for name in config.loggers if _LOGGERS[name] not in kinds]
     return watchers
 
 
@@ -141,7 +141,7 @@ _LOGGERS: dict[LoggerName, type[TrainingCallback]] = {
 }
 
 
-def _logger(name: LoggerName, folder: RunFolder) -> TrainingCallback:
+def _logger(name: LoggerName) -> TrainingCallback:
     return WandbCallback(project=_PROJECT) if name == "wandb" else _LOGGERS[name]()
 
 

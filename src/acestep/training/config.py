@@ -11,11 +11,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from acestep.training.config_file import read_config_file, written_as_config
 
-SchedulerName = Literal["cosine", "linear", "constant"]
+LrSchedulerName = Literal["cosine", "linear", "constant"]
 OptimizerName = Literal["adamw", "adamw_8bit", "prodigy"]
 TimestepDistribution = Literal["logit_normal", "uniform"]
 Precision = Literal["bf16", "fp32"]
-Quantization = Literal["int8", "nf4"]
+Quantization = Literal["int8", "nf4"]  # as models/quantization.py has it, which needs torch
 LoggerName = Literal["csv", "tensorboard", "wandb"]
 MetricName = Literal["val_loss", "loss"]
 
@@ -83,7 +83,7 @@ class LoopSection(_Section):
     optimizer: OptimizerName = "adamw"
     learning_rate: float = Field(default=1e-4, gt=0)
     """Prodigy finds its own and takes this as a factor: give it 1.0."""
-    lr_scheduler: SchedulerName = "cosine"
+    lr_scheduler: LrSchedulerName = "cosine"
     warmup_steps: int = Field(default=100, ge=0)
     weight_decay: float = Field(default=0.01, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -171,9 +171,9 @@ class TrainingConfig(_Section):
 
     def to_yaml(self) -> str:
         """All settings, defaults included; `from_yaml` reads them back equal."""
-        return written_as_config(json.loads(self.model_dump_json()))
+        return written_as_config(self.model_dump(mode="json"))
 
     def sha256(self) -> str:
         """Of the settings, in whatever order and spelling a file had them."""
-        canonical = json.dumps(json.loads(self.model_dump_json()), sort_keys=True)
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from acestep.training.config import SchedulerName
+from acestep.training.config import LrSchedulerName
 
 
-def learning_rate_factor(step: int, *, total_steps: int, warmup_steps: int, scheduler: SchedulerName) -> float:
+def learning_rate_factor(step: int, *, total_steps: int, warmup_steps: int, scheduler: LrSchedulerName) -> float:
     """For the step numbered from 0: a straight rise to 1 over the warmup, then down to 0 after the last step, and 0 on.
 
     Cosine as in Loshchilov and Hutter 2016 (arXiv:1608.03983) without restarts. The first step is at 1 / (warmup + 1):

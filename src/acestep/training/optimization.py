@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from acestep.errors import CheckpointError, TrainingError
 from acestep.training.averaging import RunningAverage
-from acestep.training.config import OptimizerName, SchedulerName
+from acestep.training.config import LrSchedulerName, OptimizerName
 from acestep.training.learning_rate import learning_rate_factor
 from acestep.training.optimizers import (
     build_optimizer,
@@ -35,7 +35,7 @@ class OptimizationSettings:
 
     optimizer: OptimizerName
     learning_rate: float
-    scheduler: SchedulerName
+    scheduler: LrSchedulerName
     warmup_steps: int
     total_steps: int
     weight_decay: float

@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, mean, stdev
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -110,21 +109,15 @@ def paired_change(before: ValidationResult, after: ValidationResult) -> PairedCh
     return PairedChange(mean(changes), _standard_error(changes), len(changes))
 
 
-def quantile_sigmas(
-    count: int = LEVELS,
-    *,
-    shift: float,
-    distribution: Literal["logit_normal", "uniform"] = "logit_normal",
-) -> Tensor:
-    """Even quantiles of the levels that training draws, highest first -> (count,) float32.
+def quantile_sigmas(count: int = LEVELS, *, shift: float) -> Tensor:
+    """Even quantiles of the levels that v1's training draws, highest first -> (count,) float32.
 
-    The mean loss over them estimates the training loss's expectation.
+    The mean loss over them estimates that training's expected loss, whichever levels a run draws itself: so runs that
+    differ in it can be compared.
     """
     shares = [(index + 0.5) / count for index in range(count)]
-    levels = training_sigmas(shift=shift)
-    if distribution == "uniform":
-        return levels[[int(share * len(levels)) for share in shares]]
-    return logit_normal_sigmas(torch.tensor([NormalDist().inv_cdf(share) for share in shares]), levels)
+    normals = torch.tensor([NormalDist().inv_cdf(share) for share in shares])
+    return logit_normal_sigmas(normals, training_sigmas(shift=shift))
 
 
 @torch.no_grad()

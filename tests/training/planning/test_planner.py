@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from acestep.errors import InputError
 from acestep.training.planning import planner
-from acestep.training.planning.planner import find_alternative, free_bytes, plan_run, require_fit
+from acestep.training.planning.planner import find_alternative, free_bytes, plan_run
 from acestep.training.planning.probe import ProbeResult
 from acestep.training.planning.run_shape import RunShape
 from acestep.training.planning.step_settings import StepSettings
@@ -70,8 +69,7 @@ def test_a_step_that_ran_out_of_memory_is_a_problem_with_a_way_out(tmp_path: Pat
     assert "ran out of memory" in plan.problems[0]
     assert plan.alternative is not None
     assert plan.alternative.changes == {"gradient_checkpointing": True}
-    with pytest.raises(InputError, match=r"ran out of memory.*gradient_checkpointing: true"):
-        require_fit(plan)
+    assert "gradient_checkpointing: true" in plan.advice[0]
 
 
 def test_what_needs_far_more_than_there_is_is_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

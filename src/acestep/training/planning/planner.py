@@ -403,9 +403,3 @@ def _plain(value: object) -> str:
         if isinstance(value, float)
         else str(value)
     )
-
-
-def require_fit(plan: RunPlan) -> None:
-    """InputError with the plan's problems and advice, for a caller that will not start then."""
-    if plan.problems:
-        raise InputError("; ".join([*plan.problems, *plan.advice]))

@@ -33,13 +33,12 @@ class ProbeResult:
     """What was seen. fits: False where memory ran out, and all else is then 0.
 
     memory_bytes: the most that tensors held on a GPU, or else the process, as `StepResult.memory_bytes` counts it;
-    reserved_bytes: what torch took from the GPU to hold them. micro_batch_s: forward and backward of one micro-batch;
-    update_s: clipping and the optimizer's step; forward_s: a forward pass of one micro-batch without gradients.
+    micro_batch_s: forward and backward of one micro-batch; update_s: clipping and the optimizer's step; forward_s: a
+    forward pass of one micro-batch without gradients.
     """
 
     fits: bool
     memory_bytes: int = 0
-    reserved_bytes: int = 0
     micro_batch_s: float = 0.0
     update_s: float = 0.0
     forward_s: float = 0.0
@@ -134,7 +133,6 @@ def _probe(family: Family, settings: StepSettings, example: Conditioning, clock:
         return ProbeResult(
             fits=True,
             memory_bytes=peak_memory_bytes(device),
-            reserved_bytes=torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0,
             micro_batch_s=statistics.median(micros),
             update_s=statistics.median(updates),
             forward_s=min(timed(forward) for _ in range(2)),
