@@ -65,5 +65,16 @@ def test_an_interval_without_an_end_is_no_gain() -> None:
     assert judge_strengths([point(1.0, unsure)]).recommended is None
 
 
+def test_going_past_the_recordings_is_no_further_gain() -> None:
+    def placed(place: float) -> Figure:
+        interval = Estimate(place - 1, place - 1.05, place - 0.95, 4)
+        return Figure("style", "Style", 1.0, place, interval, "", recordings=0.0)
+
+    curve = judge_strengths([point(0.5, placed(0.5)), point(1.0, placed(0.1)), point(2.0, placed(-0.9))])
+    assert curve.recommended == 1.0
+    assert curve.good == (0.5, 1.0)
+    assert curve.points[-1].harms == ("songs overshoot the style",)
+
+
 def test_a_strength_below_zero_is_never_recommended() -> None:
     assert judge_strengths([point(-1.0, aim(-0.5))]).recommended is None

@@ -16,6 +16,7 @@ from acestep.evaluation.measures import Figure
 
 ENOUGH_GAIN = 0.9
 """Share of the best gain that a lower strength must have to be preferred."""
+OVERSHOOT = 0.5
 SAME = 1e-6
 """Songs that moved by less, in standard deviations a feature, are the base's songs."""
 AIMS = ("style", "distance_to_style", "held_out_loss")
@@ -47,13 +48,35 @@ class AtStrength:
         return next((figure for key in AIMS if (figure := self.figure(key)) is not None), None)
 
     @property
+    def gain(self) -> float:
+        """How much nearer to the recordings songs come than the base's; past them, nearness is lost again."""
+        aim = self.aim
+        if aim is None:
+            return 0.0
+        adapted = aim.base + aim.change.value
+        if aim.key != "style" or aim.recordings is None:
+            return aim.base - adapted
+        return abs(aim.base - aim.recordings) - abs(adapted - aim.recordings)
+
+    @property
     def gains(self) -> bool:
-        return self.aim is not None and self.aim.change.falls
+        return self.aim is not None and self.aim.change.falls and self.gain > 0
+
+    @property
+    def overshoots(self) -> bool:
+        """Songs lie beyond the recordings, seen from the base, by half of the way to them or more, beyond doubt."""
+        style = self.figure("style")
+        if style is None or style.recordings is None:
+            return False
+        beyond = style.recordings - (style.base + style.change.high)
+        return beyond > OVERSHOOT * (style.base - style.recordings) > 0
 
     @property
     def harms(self) -> tuple[str, ...]:
         """What is worse than with the base beyond doubt, in words."""
         found = list(self.damage)
+        if self.overshoots:
+            found.append("songs overshoot the style")
         loss = self.figure("held_out_loss")
         if loss is not None and loss.change.rises:
             found.append("held-out loss rises")
@@ -101,15 +124,10 @@ def judge_strengths(measured: Sequence[AtStrength]) -> StrengthCurve:
             told = "; ".join(f"at {point.strength:g} {', '.join(point.harms)}" for point in gaining)
             reason = f"what gains the aim also harms: {told}"
         return StrengthCurve(points, (), None, reason)
-    best = max(map(_gain, good))
-    chosen = next(point for point in good if _gain(point) >= ENOUGH_GAIN * best)
+    best = max(point.gain for point in good)
+    chosen = next(point for point in good if point.gain >= ENOUGH_GAIN * best)
     reason = f"the lowest strength with at least {ENOUGH_GAIN:.0%} of the best gain, and without measured harm"
     return StrengthCurve(points, tuple(point.strength for point in good), chosen.strength, reason)
-
-
-def _gain(point: AtStrength) -> float:
-    assert point.aim is not None
-    return -point.aim.change.value
 
 
 def _point(point: AtStrength) -> dict[str, Any]:
