@@ -1,6 +1,7 @@
 """Memorisation as a finding: songs that repeat a training track, with both passages cut out to be heard.
 
-Of training tracks only the passages of an alarm are copied into the evaluation's folder, at the songs' loudness.
+Of training tracks only the passages that are worth hearing are copied into the evaluation's folder, at the songs'
+loudness.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from acestep.errors import AceStepError
 from acestep.evaluation.evaluation import Listener, Progress
 from acestep.evaluation.findings import Finding, Pair
 from acestep.evaluation.findings import Passage as Heard
-from acestep.evaluation.memorisation import Memorisation, Song, SongMemory, describe_song, find_memorised
+from acestep.evaluation.memorisation import Song, describe_song, find_memorised
 from acestep.evaluation.recordings import DatasetParts
+from acestep.evaluation.repetition import GRADES, Memorisation, SongMemory
 from acestep.evaluation.side_by_side import Comparison, Take, equal_loudness_gain
 from acestep.pipeline import ACEStepPipeline, GenerationResult
 
 MAX_PAIRS = 12
-"""Alarms with passages to listen to; more of them tell nothing new."""
+"""Of passages to listen to; more of them tell nothing new."""
 
 Found = Sequence[Finding | tuple[str, str]]
 
@@ -69,29 +71,39 @@ class MemorisationListener(Listener):
             )
         except AceStepError as error:
             return [("memorisation", str(error))]
-        alarms = sorted(found.alarms, key=_surety, reverse=True)
-        # Copies in the dataset and strengths of one song repeat each other; the surest come first.
-        pairs = list(self._pairs(alarms[:MAX_PAIRS], pipeline.family.sample_rate))
-        rows = [_row(song) for song in (alarms or found.songs)]
+        # Strengths of one song repeat each other; the surest come first, then what is only worth hearing.
+        by_surety = sorted(found.songs, key=_surety, reverse=True)
+        worth_hearing = [song for song in by_surety if song.grade != "style"]
+        pairs = list(self._pairs(worth_hearing[:MAX_PAIRS], pipeline.family.sample_rate))
+        rows = [_row(song) for song in by_surety]
         finding = Finding(
             "memorisation",
             "Memorisation",
             found.verdict,
-            alarm=bool(alarms),
-            columns=("Song", "Nearest training track", "In the song", "In the track", "By", "Near", "Threshold"),
+            alarm=bool(found.alarms),
+            columns=(
+                "Song",
+                "Nearest training track",
+                "In the song",
+                "In the track",
+                "By",
+                "Near",
+                "Threshold",
+                "Reads as",
+            ),
             rows=[row for row in rows if row],
             pairs=pairs,
             details=_details(found),
         )
         return [finding, *found.left_out]
 
-    def _pairs(self, alarms: Sequence[SongMemory], sample_rate: int) -> Iterator[Pair]:
+    def _pairs(self, memories: Sequence[SongMemory], sample_rate: int) -> Iterator[Pair]:
         assert self.parts is not None
         paths = {track.name: track.path for track in read_dataset_folder(self.parts.folder, skip_bad=True).tracks}
         (self.folder / "passages").mkdir(exist_ok=True)
-        for number, memory in enumerate(alarms, start=1):
-            assert memory.alarm is not None
-            where, take = memory.alarm.passage, self._takes[memory.song]
+        for number, memory in enumerate(memories, start=1):
+            assert memory.surest is not None
+            where, take = memory.surest.passage, self._takes[memory.song]
             audio = f"passages/track{number:02d}.flac"
             try:
                 heard = read_stretch(paths[where.track], sample_rate, where.track_start_s, where.track_end_s)
@@ -101,7 +113,7 @@ class MemorisationListener(Listener):
                 continue
             changed = f", which training heard {where.change}" if where.change else ""
             yield Pair(
-                f"{take.label}, {memory.song}, and {where.track}{changed}",
+                f"{take.label}, {memory.song}, {memory.grade} {where.track}{changed}",
                 Heard(f"Song {memory.song}", take.audio, where.song_start_s, where.song_end_s),
                 Heard(
                     f"{where.track} from {where.track_start_s:.1f} s",
@@ -124,29 +136,31 @@ def read_stretch(path: Path, sample_rate: int, start_s: float, end_s: float) -> 
     return np.concatenate(kept, axis=1)
 
 
-def _surety(memory: SongMemory) -> float:
-    return memory.alarm.value / memory.alarm.threshold if memory.alarm is not None else 0.0
+def _surety(memory: SongMemory) -> tuple[int, float]:
+    near = memory.surest
+    return (-len(GRADES), 0.0) if near is None else (-GRADES.index(near.grade), near.value / near.level.threshold)
 
 
 def _row(memory: SongMemory) -> tuple[str, ...]:
-    nearest = memory.alarm or max(memory.nearest, key=lambda near: near.value / near.threshold, default=None)
-    if nearest is None:
+    near = memory.surest
+    if near is None:
         return ()
-    where = nearest.passage
+    where = near.passage
     return (
         memory.song,
         where.track,
         f"{where.song_start_s:.1f} to {where.song_end_s:.1f} s",
         f"{where.track_start_s:.1f} to {where.track_end_s:.1f} s",
-        nearest.measure,
-        f"{nearest.value:.2f}",
-        f"{nearest.threshold:.2f}",
+        near.measure,
+        f"{near.value:.2f}",
+        f"{near.level.threshold:.2f}",
+        "of the style" if near.grade == "style" else near.grade,
     )
 
 
 def _details(found: Memorisation) -> dict[str, Any]:
-    """All of the alarms, and of the other songs how near they came: a report card stays small."""
+    """All of what is worth hearing, and of the other songs how near they came: a report card stays small."""
     told = found.as_dict()
-    told["songs"] = [song for song in told["songs"] if song["memorised"]]
+    told["songs"] = [song for song in told["songs"] if song["grade"] != "style"]
     told["nearest"] = {song.song: {near.measure: near.value for near in song.nearest} for song in found.songs}
     return told
