@@ -13,6 +13,7 @@ from acestep.errors import AceStepError
 from acestep.evaluation.adherence import Adherence, Heard, measure_adherence
 from acestep.evaluation.adherence import hear as hear_music
 from acestep.evaluation.damage import Damage, measure_damage
+from acestep.evaluation.deep_embeddings import deep_listeners
 from acestep.evaluation.effect import measure_effect
 from acestep.evaluation.evaluation import Listener, Progress, measure_losses
 from acestep.evaluation.findings import Finding
@@ -56,6 +57,7 @@ def further_measures(
         MemorisationListener(folder, parts),
         DamageListener(suite_prompts, cache, **sampling),
         AdherenceListener(),
+        *deep_listeners(parts),
     ]
 
 
