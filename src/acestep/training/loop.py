@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from acestep.datasets.latent_dataset import Batch, LatentDataset
+from acestep.datasets.latent_dataset import LatentDataset
 from acestep.datasets.prefetching import prefetch
 from acestep.datasets.seeding import derive_seed
 from acestep.errors import AceStepError, DatasetError, TrainingError
@@ -26,16 +26,18 @@ from acestep.training.callbacks.base import TrainingCallback
 from acestep.training.checkpoints import Checkpoint, Position, RunIdentity, save_checkpoint
 from acestep.training.commands import RunCommands, Wish
 from acestep.training.config import TimestepDistribution
+from acestep.training.material import Material, MaterialSource
 from acestep.training.memory import peak_memory_bytes
-from acestep.training.objective import Draws, draw, losses_under, losses_with_alignment
+from acestep.training.objective import losses_under, losses_with_alignment
 from acestep.training.optimization import Optimization
 from acestep.training.pace import Pace
-from acestep.training.plan import TrainingPlan, batches_of_one_length
+from acestep.training.plan import TrainingPlan
 from acestep.training.processes import Processes, shared_out
 from acestep.training.results import EpochResult, ExampleLoss, RunInfo, SamplesResult, StepResult, ValidationResult
 from acestep.training.run_folder import RunFolder
 from acestep.training.samples import SampleMaker
 from acestep.training.sharding import whole_base
+from acestep.training.tally import StepTally
 from acestep.training.validation import HeldOutLoss, held_out_loss
 
 logger = logging.getLogger(__name__)
@@ -64,26 +66,10 @@ class LoopSettings:
 
 
 @dataclass(frozen=True)
-class Material:
-    """A batch that is ready to be trained on. weight: of each example in the step's gradient; 0 for a batch that only
-    keeps this process in step with the others. last: this process has no more of the step."""
-
-    step: int
-    indices: tuple[int, ...]
-    batch: Batch
-    draws: Draws
-    weight: float
-    last: bool
-
-
-@dataclass(frozen=True)
 class _Part:
     """What one process found in its part of a step. left_early: the run is to end, so the step is given up."""
 
-    examples: tuple[ExampleLoss, ...]
-    audio_s: float
-    waiting_s: float
-    memory_bytes: int
+    tally: StepTally
     too_large: str | None
     left_early: bool
 
@@ -124,6 +110,7 @@ class TrainingLoop:
     ) -> None:
         self.family, self.adapter = family, adapter
         self.training, self.held_out = training, held_out
+        self._source = MaterialSource(training, plan, settings.noise, settings.distribution, processes)
         self.plan, self.settings, self.optimization = plan, settings, optimization
         self.samples, self.folder = samples, folder
         self.identity, self.metadata = identity, metadata
@@ -136,14 +123,11 @@ class TrainingLoop:
         self._best: dict[str, Tensor] = {}
         self._parameters = adapter.parameters()
         self._batch_size = settings.batch_size
-        self._examples: list[ExampleLoss] = []
-        self._batches_done = 0
+        self._tally = StepTally()
         self._epoch_loss_sum, self._epoch_examples = 0.0, 0
         self._phase: Phase = "between batches"
         self._pace = Pace()
         self._step_began = time.monotonic()
-        self._audio_s = self._waiting_s = 0.0
-        self._memory_bytes = 0
         self._asked = _Asked()
         self._wants_checkpoint = self._wants_best = False
         self._ending: tuple[Outcome, str] | None = None
@@ -188,14 +172,15 @@ class TrainingLoop:
         self.optimization.load(checkpoint.below("optimization"), position.optimization)
         if self.processes.is_first:
             # Gradients and losses of a step that is not over: the processes' parts are added up at its end.
-            self._examples = list(position.examples)
+            self._tally.examples = list(position.examples)
             for name, gradient in checkpoint.below("gradient").items():
                 self._parameters[name].grad = gradient.to(self._parameters[name].device)
         self._best, self.best_step = checkpoint.below("best"), position.best_step
-        self.step, self._batches_done, self._batch_size = position.step, position.batches_done, position.batch_size
+        self.step, self._tally.batches_done = position.step, position.batches_done
+        self._batch_size = position.batch_size
         self._epoch_loss_sum, self._epoch_examples = position.epoch_loss_sum, position.epoch_examples
         self.first_validation, self.last_validation = position.first_validation, position.last_validation
-        self.last_checkpoint, self._written = checkpoint.path, (checkpoint.path, self._batches_done)
+        self.last_checkpoint, self._written = checkpoint.path, (checkpoint.path, position.batches_done)
         for callback in self.callbacks:
             callback.load_state(position.callbacks.get(type(callback).__name__, {}))
 
@@ -234,7 +219,8 @@ class TrainingLoop:
             self._validate(epoch=0)
         while self.step < self.plan.total_steps and self._ending is None:
             try:
-                with prefetch(self._material(self.step, self._batches_done, self._batch_size)) as materials:
+                remaining = self._source.materials(self.step, self._tally.batches_done, self._batch_size)
+                with prefetch(remaining) as materials:
                     self._walk(materials)
             except _TooLarge as error:
                 self._take_smaller_batches(error)
@@ -249,49 +235,11 @@ class TrainingLoop:
                 self._take_step()
             self._obey()
 
-    def _material(self, step: int, batches_done: int, batch_size: int) -> Iterator[Material | None]:
-        """This process's batches from there on, None for a step without any. Runs in a thread, ahead of the loop."""
-        while step < self.plan.total_steps:
-            epoch = self.plan.epoch_of(step)
-            tracks, examples = self.training.at_epoch(epoch), self.plan.examples(step)
-            share = self._share(examples, tracks, batches_done, batch_size)
-            for place, (indices, weight) in enumerate(share, start=1):
-                batch = tracks.batch(indices)
-                draws = draw(
-                    self.plan.seed,
-                    epoch,
-                    indices,
-                    batch.latents.shape[1:],
-                    self.settings.noise,
-                    distribution=self.settings.distribution,
-                )
-                yield Material(step, indices, batch, draws, weight, last=place == len(share))
-            if not share:
-                yield None
-            step, batches_done = step + 1, 0
-
-    def _share(
-        self, examples: Sequence[int], tracks: LatentDataset, batches_done: int, batch_size: int
-    ) -> list[tuple[tuple[int, ...], float]]:
-        """(batch, weight of its examples): what this process has to do of a step of which some batches are done."""
-        count = self.processes.count
-        left = batches_of_one_length(examples, tracks.window, batch_size=batch_size)[batches_done:]
-        if 0 < len(left) < count:
-            # Smaller batches come to the same, and nobody is idle.
-            those = [index for indices in left for index in indices]
-            left = batches_of_one_length(those, tracks.window, batch_size=math.ceil(len(those) / count))
-        shares = shared_out(left, lambda indices: len(indices) * tracks.window(indices[0]), count)
-        # Divided by the examples of the whole step, so that small batches add up to exactly the large one.
-        own = [(indices, 1 / len(examples)) for indices in shares[self.processes.rank]]
-        if not self.processes.shards_base:
-            return own
-        return own + [(left[0], 0.0)] * (max(map(len, shares)) - len(own))
-
     def _learn(self, materials: Iterator[Material | None]) -> bool:
         """Train on the next batch -> whether it was this process's last of the step."""
         asked = time.monotonic()
         material = next(materials)
-        self._waiting_s += time.monotonic() - asked
+        self._tally.waiting_s += time.monotonic() - asked
         if material is not None:
             self._accumulate(material)
         return material is None or material.last
@@ -308,8 +256,8 @@ class TrainingLoop:
                     left_early = hurries and not self.processes.shards_base
             except _TooLarge as error:
                 too_large = str(error)
-            memory = peak_memory_bytes(self.family.device)
-            return _Part(tuple(self._examples), self._audio_s, self._waiting_s, memory, too_large, left_early)
+            self._tally.memory_bytes = peak_memory_bytes(self.family.device)
+            return _Part(self._tally, too_large, left_early)
 
         self._phase = "in a batch"
         parts = self.processes.together(learn)
@@ -319,11 +267,8 @@ class TrainingLoop:
         if any(part.left_early for part in parts):
             self._forget_step()
             return False
-        self._examples = [example for part in parts for example in part.examples]
-        self._audio_s = sum(part.audio_s for part in parts)
-        self._waiting_s = max(part.waiting_s for part in parts)
-        self._memory_bytes = max(part.memory_bytes for part in parts)
-        self._require_numbers(self._examples)
+        self._tally = StepTally.merged([part.tally for part in parts])
+        self._require_numbers(self._tally.examples)
         self.processes.add_up(self._parameters.values())
         return True
 
@@ -338,9 +283,9 @@ class TrainingLoop:
         values = zip(material.batch.tracks, material.draws.sigmas.tolist(), losses.tolist(), strict=True)
         examples = [ExampleLoss(track, sigma, loss) for track, sigma, loss in values]
         if material.weight:
-            self._examples += examples
-            self._audio_s += material.batch.latents.shape[-1] * len(examples) / self.family.latent_rate
-        self._batches_done += 1
+            self._tally.examples += examples
+            self._tally.audio_s += material.batch.latents.shape[-1] * len(examples) / self.family.latent_rate
+        self._tally.batches_done += 1
         if self.processes.count == 1:
             self._require_numbers(examples)
             self._phase = "between batches"
@@ -354,16 +299,14 @@ class TrainingLoop:
         self._phase = "in a batch"
         grad_norm = self.optimization.clip()
         if not math.isfinite(grad_norm):
-            tracks = [example.track for example in self._examples]
+            tracks = [example.track for example in self._tally.examples]
             raise self._failure(f"the gradient's norm became {grad_norm}", tracks)
         self._phase = "in a step"
         rate = self.optimization.step(self.step)
         self.step += 1
-        examples = tuple(self._examples)
-        loss = math.fsum(example.loss for example in examples) / len(examples)
-        self._epoch_loss_sum += loss * len(examples)
-        self._epoch_examples += len(examples)
-        self._examples, self._batches_done = [], 0
+        done, self._tally = self._tally, StepTally()
+        self._epoch_loss_sum += done.loss * len(done.examples)
+        self._epoch_examples += len(done.examples)
         self._phase = "between batches"
         now = time.monotonic()
         seconds, self._step_began = now - self._step_began, now
@@ -374,18 +317,17 @@ class TrainingLoop:
             total_steps=self.plan.total_steps,
             epoch=self.plan.epoch_of(self.step - 1) + 1,
             epochs=self.plan.epochs,
-            loss=loss,
+            loss=done.loss,
             learning_rate=rate,
             grad_norm=grad_norm,
-            examples=examples,
-            audio_s=self._audio_s,
+            examples=tuple(done.examples),
+            audio_s=done.audio_s,
             seconds=seconds,
-            waiting_s=self._waiting_s,
-            memory_bytes=max(self._memory_bytes, peak_memory_bytes(self.family.device)),
+            waiting_s=done.waiting_s,
+            memory_bytes=max(done.memory_bytes, peak_memory_bytes(self.family.device)),
             eta_s=remaining[0] if remaining else None,
             eta_range_s=remaining[1] if remaining else None,
         )
-        self._audio_s = self._waiting_s = 0.0
         self._tell(lambda callback: callback.on_step(result, self))
         if self.step % self.plan.steps_per_epoch == 0:
             self._end_epoch(result.epoch)
@@ -541,8 +483,7 @@ class TrainingLoop:
     def _forget_step(self) -> None:
         """Back to the end of the last whole step."""
         self.optimization.forget_gradients()
-        self._examples, self._batches_done = [], 0
-        self._audio_s = self._waiting_s = 0.0
+        self._tally = StepTally()
         self._phase = "between batches"
 
     def _rescue(self) -> None:
@@ -566,12 +507,12 @@ class TrainingLoop:
         """Write a checkpoint, if this state has none -> the last one."""
         done, inside = divmod(self.step, self.plan.steps_per_epoch)
         path = self.folder.checkpoint(epoch=done + (inside > 0), step=self.step, whole_epoch=inside == 0)
-        if (path, self._batches_done) == self._written or (self.step, self._batches_done) == (0, 0):
+        if (path, self._tally.batches_done) == self._written or (self.step, self._tally.batches_done) == (0, 0):
             return self.last_checkpoint
         position = Position(
             step=self.step,
-            examples=tuple(self._examples),
-            batches_done=self._batches_done,
+            examples=tuple(self._tally.examples),
+            batches_done=self._tally.batches_done,
             batch_size=self._batch_size,
             epoch_loss_sum=self._epoch_loss_sum,
             epoch_examples=self._epoch_examples,
@@ -595,7 +536,7 @@ class TrainingLoop:
             self.folder.prune_checkpoints(self.settings.keep_checkpoints, sparing=path)
         except OSError as error:
             raise TrainingError(f"no checkpoint could be written to {path}: {error}; {self._last_good()}") from error
-        self.last_checkpoint, self._written = path, (path, self._batches_done)
+        self.last_checkpoint, self._written = path, (path, self._tally.batches_done)
         for callback in self.callbacks:
             callback.on_checkpoint(path)
         return path
