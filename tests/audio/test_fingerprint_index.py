@@ -112,7 +112,7 @@ def test_shifted_by_ten_seconds_a_whole_recording_is_found_at_that_offset(tracks
     shifted = match(fingerprint(whole[:, 10 * RATE :] * np.float32(0.5), RATE), fingerprint(whole, RATE))
     assert shifted is not None
     assert shifted.offset_s == pytest.approx(10.0, abs=0.05)
-    assert shifted.end_s - shifted.start_s > 16
+    assert shifted.end_s - shifted.start_s > 10
     assert shifted.share > 0.5
 
 

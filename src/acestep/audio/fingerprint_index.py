@@ -27,7 +27,7 @@ SLACK = 1
 """Frames by which a landmark of a copy may come early or late."""
 COPY_SHARE = 0.1
 """The share of landmarks that a copy under another song, or through a codec, still has."""
-LEAST_CHANCE, MOST_CHANCE = 1e-3, 0.3
+LEAST_CHANCE = 1e-3
 MOST_HITS = 2_000_000
 """Landmarks that are everywhere, such as a drum machine's, are left out once so many places have been counted."""
 CANDIDATES = 6
@@ -119,7 +119,8 @@ class _Hits:
     """Where in the index a query's landmarks were found.
 
     hashes, frames, length: what of the query was looked up; peaks: frame and bin of each peak that these begin with, by
-    time; peak_of: (landmarks,), its row in them; recordings, offsets: (hits,), offsets in frames, ascending.
+    time; peak_of: (landmarks,), its row in them; recordings, offsets, landmarks: (hits,), in what recording, at what
+    offset in frames, of which landmark; by recording.
     """
 
     hashes: Whole
@@ -129,10 +130,14 @@ class _Hits:
     peak_of: Whole
     recordings: Whole
     offsets: Whole
+    landmarks: Whole
 
-    def count(self, recording: int) -> int:
+    def chance(self, recording: int, length: int) -> NDArray[np.float64]:
+        """How likely the recording has each landmark at any one shift: as often as it has it at all. What returns with
+        every bar says nothing of where a passage is from."""
         first, last = np.searchsorted(self.recordings, [recording, recording + 1])
-        return int(last - first)
+        count = np.bincount(self.landmarks[first:last], minlength=len(self.hashes))
+        return np.asarray(np.maximum(count, 1) * (2 * SLACK + 1) / length)
 
     def candidates(self, most: int) -> list[tuple[int, int]]:
         """Recordings with the offsets at which most hits agree, SHIFTS of each, for the recordings where most do."""
@@ -184,31 +189,47 @@ class _Landmarks:
         first, count = first[rows], count[rows]
         hashes, frames = query.hashes[rows].astype(np.int64), query.frames[rows].astype(np.int64)
         within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-        places = self.places[np.repeat(first, count) + within].astype(np.int64)
+        landmarks = np.repeat(np.arange(len(rows)), count)
+        places = self.places[first[landmarks] + within].astype(np.int64)
         recordings = np.searchsorted(self.starts, places, side="right") - 1
-        offsets = places - self.starts[recordings] - np.repeat(frames, count)
-        order = np.lexsort((offsets, recordings))
+        offsets = places - self.starts[recordings] - frames[landmarks]
+        order = np.argsort(recordings, kind="stable")
         order = order[kept[recordings[order]]]
         peaks, peak_of = np.unique(frames << 20 | hashes >> BIN_SHIFT, return_inverse=True)
-        return _Hits(hashes, frames, query.length, peaks, peak_of, recordings[order], offsets[order])
+        return _Hits(hashes, frames, query.length, peaks, peak_of, recordings[order], offsets[order], landmarks[order])
 
 
 def _judged(hits: _Hits, name: Hashable, reference: Fingerprint, recording: int, offset: int) -> Match:
     """The passage along one shift. A trial is a peak of the query: found where any of its landmarks is."""
-    found = np.zeros(len(hits.peaks), dtype=bool)
-    found[hits.peak_of[_shared(hits, reference, offset)]] = True
-    shifts = reference.length + hits.length
-    chance = hits.count(recording) * (2 * SLACK + 1) / (shifts * len(hits.peaks))
-    score, first, last = _best_stretch(found, min(max(chance, LEAST_CHANCE), MOST_CHANCE))
+    shared = _shared(hits, reference, offset)
+    chance = hits.chance(recording, reference.length)
+    by_chance, ratio = _by_peak(chance, shared, hits.peak_of, len(hits.peaks))
+    found = ratio < np.inf
+    gain = np.log(COPY_SHARE) - np.log(np.clip(ratio, LEAST_CHANCE, COPY_SHARE))
+    loss = np.log(1 - COPY_SHARE) - np.log(1 - np.clip(by_chance, 0, COPY_SHARE))
+    score, first, last = _best_stretch(np.where(found, gain, loss))
     times = hits.peaks >> 20
     return Match(
         reference=name,
-        score=score - math.log(shifts * len(hits.peaks)),
+        score=score - math.log((reference.length + hits.length) * len(hits.peaks)),
         share=float(found[first : last + 1].mean()),
         offset_s=offset * FRAME_S,
         start_s=float(times[first] * FRAME_S),
         end_s=float((times[last] + 1) * FRAME_S),
     )
+
+
+def _by_peak(
+    chance: NDArray[np.float64], shared: NDArray[np.bool_], peak_of: Whole, peaks: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How likely a peak is found by chance, and how likely by what it was found by, infinity where it was not.
+
+    The rarest of its landmarks that is shared counts, as often as there were others to choose from.
+    """
+    total = np.bincount(peak_of, weights=chance, minlength=peaks).astype(np.float64)
+    rarest = np.full(peaks, np.inf)
+    np.minimum.at(rarest, peak_of[shared], chance[shared])
+    return total, rarest * np.bincount(peak_of, minlength=peaks)
 
 
 def _shared(hits: _Hits, reference: Fingerprint, offset: int) -> NDArray[np.bool_]:
@@ -224,10 +245,8 @@ def _shared(hits: _Hits, reference: Fingerprint, offset: int) -> NDArray[np.bool
     return shared
 
 
-def _best_stretch(found: NDArray[np.bool_], chance: float) -> tuple[float, int, int]:
-    """The stretch of trials with the largest sum of log-likelihood ratios -> the sum, its first and last trial."""
-    copy = max(COPY_SHARE, 3 * chance)
-    ratios = np.where(found, math.log(copy / chance), math.log((1 - copy) / (1 - chance)))
+def _best_stretch(ratios: NDArray[np.float64]) -> tuple[float, int, int]:
+    """The stretch of trials with the largest sum -> the sum, its first and last trial."""
     sums = np.concatenate([[0.0], np.cumsum(ratios)])
     gains = sums[1:] - np.minimum.accumulate(sums[:-1])
     last = int(gains.argmax())
