@@ -21,8 +21,8 @@ from transformers import HubertConfig, HubertModel
 from acestep.errors import AudioError, CheckpointError, MissingWeightsError
 from acestep.families.base import RepresentationSource
 from acestep.families.checkpoint import fingerprint, read_config
+from acestep.families.hub import REPRESENTATION_FILES
 
-_FILES = ("config.json", "model.safetensors")
 _PICKLE = "pytorch_model.bin"
 _RELEASED_GB = {"m-a-p/MERT-v1-330M": 1.3, "utter-project/mHuBERT-147": 0.4}
 _CHUNKS_AT_ONCE = 4
@@ -106,7 +106,7 @@ def find_weights(source: RepresentationSource, *, folder: Path | None = None) ->
             raise MissingWeightsError(
                 f"{source.hub_id}{size} is not on this machine; get it with: hf download {source.hub_id}"
             ) from None
-    missing = [name for name in _FILES if not (folder / name).is_file()]
+    missing = [name for name in REPRESENTATION_FILES if not (folder / name).is_file()]
     if missing and (folder / _PICKLE).is_file():
         raise MissingWeightsError(
             f"{folder} has its weights as a pickle ({_PICKLE}), which can run code when read and is refused; "

@@ -26,6 +26,8 @@ V1_FILES = (
     "umt5-base/tokenizer.json",
     "umt5-base/tokenizer_config.json",
 )
+REPRESENTATION_FILES = ("config.json", "model.safetensors")
+"""What is read of an encoder that representation-alignment losses need."""
 _OPTIONAL_FILES = ("umt5-base/special_tokens_map.json", "lyric_tokenizer/vocab.json", "family.json")
 _RELEASED_GB = {V1_HUB_ID: 8.3}
 HUB_ID = re.compile(r"[A-Za-z0-9_-][\w.-]*/[A-Za-z0-9_-][\w.-]*")

@@ -76,7 +76,20 @@ def test_a_snapshot_without_a_branch_is_found(hub: Path):
 def test_a_branch_that_points_nowhere_is_no_snapshot(hub: Path):
     (hub / "models--m-a-p--MERT-v1-330M" / "refs").mkdir(parents=True)
     (hub / "models--m-a-p--MERT-v1-330M" / "refs" / "main").write_text("gone\n")
-    assert weights_of("MERT").state == "absent"
+    assert weights_of("m-a-p/MERT-v1-330M").state == "absent"
+
+
+@pytest.mark.parametrize(
+    ("files", "state", "missing"),
+    [
+        (("config.json", "model.safetensors"), "complete", ()),
+        (("config.json", "pytorch_model.bin"), "partial", ("model.safetensors",)),
+    ],
+)
+def test_a_listener_is_here_when_training_can_read_it(hub: Path, files: tuple[str, ...], state: str, missing: object):
+    put(hub, "utter-project/mHuBERT-147", files)
+    found = weights_of("utter-project/mHuBERT-147")
+    assert (found.state, found.missing) == (state, missing)
 
 
 def test_a_folder_that_cannot_be_written_is_told(hub: Path, monkeypatch: pytest.MonkeyPatch):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from acestep.families.hub import V1_HUB_ID
-from acestep.training.planning.machine import Disk, Gpu, Machine, Weights
+from acestep.training.planning.machine import LISTENERS, Disk, Gpu, Machine, Weights
 from acestep.training.planning.readiness import V1_NEEDS, check_machine, judge_nano, judge_v1
 
 GB = 1_000_000_000
@@ -97,6 +97,15 @@ def test_missing_weights_are_told_with_their_size_and_the_command():
     assert "3.0 GB" in line
     assert f"hf download {V1_HUB_ID}" in line
     assert "HF_HUB_OFFLINE" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("nano", "reinstall"), (V1_HUB_ID, f"hf download {V1_HUB_ID}"), (LISTENERS[0], "alignment losses alone need")],
+)
+def test_each_models_missing_weights_are_got_in_their_own_way(name: str, advice: str):
+    check = next(check for check in check_machine(made_up(weights=(Weights(name, "absent"),))) if check.name == name)
+    assert advice in (check.advice or "")
 
 
 def test_a_driver_without_a_usable_gpu_is_explained():

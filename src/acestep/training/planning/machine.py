@@ -20,7 +20,8 @@ from typing import Literal
 import torch
 
 from acestep.conditioning.vocabulary import V1_VOCABULARY_BYTES, VOCABULARY_FILE, cache_folder, is_offline
-from acestep.families.hub import NANO, NANO_FOLDER, V1_FILES, V1_HUB_ID, missing_files
+from acestep.families.hub import NANO, NANO_FOLDER, REPRESENTATION_FILES, V1_FILES, V1_HUB_ID, missing_files
+from acestep.families.v1 import REPRESENTATIONS
 from acestep.training.planning.host_memory import available_bytes, group_limit_bytes, total_bytes
 from acestep.training.planning.planner import free_bytes
 
@@ -36,7 +37,8 @@ EXTRAS = {
     "ray": ("ray",),
 }
 """Optional features and the modules that each needs."""
-_REPRESENTATIONS = {"MERT": "m-a-p/MERT-v1-330M", "mHuBERT": "utter-project/mHuBERT-147"}
+LISTENERS = tuple(hub_id for hub_id, *_ in REPRESENTATIONS.values())
+"""Whose weights the representation-alignment losses of v1 need, and nothing else does."""
 _WAIT_S = 5
 
 WeightsState = Literal["complete", "partial", "absent"]
@@ -203,11 +205,13 @@ def _weights(hub_id: str) -> Iterator[Weights]:
         bytes_here=V1_VOCABULARY_BYTES if has_words else 0,
         bytes_missing=0 if has_words else V1_VOCABULARY_BYTES,
     )
-    for name, repository in _REPRESENTATIONS.items():
-        snapshot = _snapshot(repository)
-        files = list(snapshot.glob("*.safetensors")) + list(snapshot.glob("*.bin")) if snapshot is not None else []
-        state: WeightsState = "complete" if files else "partial" if snapshot is not None else "absent"
-        yield Weights(name, state, str(snapshot) if files else None, bytes_here=_size(files))
+    for listener in LISTENERS:
+        snapshot = _snapshot(listener)
+        files = [snapshot / name for name in REPRESENTATION_FILES] if snapshot is not None else []
+        missing = tuple(path.name for path in files if not path.is_file())
+        state: WeightsState = "absent" if snapshot is None else "partial" if missing else "complete"
+        here = [path for path in files if path.is_file()]
+        yield Weights(listener, state, str(snapshot) if here else None, missing, _size(here))
 
 
 def _of_folder(name: str, folder: Path) -> Weights:

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from acestep.families.hub import V1_HUB_ID
-from acestep.training.planning.machine import Gpu, Machine
+from acestep.families.hub import NANO, V1_HUB_ID
+from acestep.training.planning.machine import LISTENERS, Gpu, Machine
 from acestep.training.quantities import size_text
 
 Grade = Literal["good", "fair", "bad"]
@@ -43,6 +43,7 @@ V1_LOADING_GB = 12.0
 V1_DISK_GB = 15.0
 """Weights, a dataset's latents, and a run with its checkpoints."""
 V1_CPU_GB = 24.0
+_GET_NANO = "pip install --force-reinstall acesteps"
 _LATER = "not before the following is done; then "
 NANO_GB = 2.0
 NANO_DISK_GB = 1.0
@@ -87,9 +88,9 @@ def judge(machine: Machine) -> tuple[Verdict, ...]:
 
 
 def judge_nano(machine: Machine) -> Verdict:
-    advice = tuple(_common_obstacles(machine, memory_gb=NANO_GB, disk_gb=NANO_DISK_GB, base="nano"))
+    advice = tuple(_common_obstacles(machine, memory_gb=NANO_GB, disk_gb=NANO_DISK_GB, base=NANO))
     where = "on the GPU" if machine.gpus else "on the CPU, minutes a LoRA"
-    return Verdict("nano", not advice, where if not advice else _LATER + where, {"base_model": "nano"}, advice)
+    return Verdict(NANO, not advice, where if not advice else _LATER + where, {"base_model": NANO}, advice)
 
 
 def judge_v1(machine: Machine) -> Verdict:
@@ -151,7 +152,7 @@ def _common_obstacles(machine: Machine, *, memory_gb: float, disk_gb: float, bas
             f" ({size_text(weights.bytes_missing)} to fetch)" if weights is not None and weights.bytes_missing else ""
         )
         first = "with the network open (HF_HUB_OFFLINE is set), " if machine.is_offline else ""
-        get = "reinstall acesteps" if base == "nano" else f"hf download {base}"
+        get = _GET_NANO if base == NANO else f"hf download {base}"
         yield f"its weights are not here{size}: {first}run: {get}"
 
 
@@ -239,14 +240,15 @@ def _check_weights(machine: Machine) -> Iterator[Check]:
 
 
 def _getting(name: str, missing_bytes: int, offline: bool) -> str | None:
-    """How weights come here; those of the side losses are optional, and are fetched by nobody unasked."""
+    """How weights come here; those of the alignment losses are optional, and are fetched by nobody unasked."""
     size = f" ({size_text(missing_bytes)})" if missing_bytes else ""
     closed = "; HF_HUB_OFFLINE is set, so nothing is fetched now" if offline else ""
-    if "/" in name:
-        return f"hf download {name}{size}{closed}"
+    if name == NANO:
+        return _GET_NANO
     if "vocabulary" in name:
         return f"fetched for the first song with words{size}{closed}"
-    return f"only the representation-alignment loss needs it{closed}"
+    use = ", which the representation-alignment losses alone need" if name in LISTENERS else ""
+    return f"hf download {name}{size}{use}{closed}"
 
 
 def _largest(machine: Machine) -> Gpu | None:
