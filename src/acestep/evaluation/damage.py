@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +25,15 @@ from acestep.evaluation.uncertainty import Estimate, Indices, bootstrap_change, 
 
 Floats = NDArray[np.float64]
 
+# What counts as harm: an interval that lies beyond these as a whole. The demo's LoRA on nano passes none of them at
+# strengths 0.5 and 1, and two at 2; by then a key that a prompt names is no longer kept.
+FAR = 3.0
+"""Distances of another seed that songs outside the style may move."""
 LESS_VARIED = 0.9
 """Prompts that lie this share as far apart as with the base, or less, have become alike."""
 TOLD_APART_LOST = 0.05
-LOSS_RISEN = 0.25
+RECOGNISED_LOST = 0.1
+LOSS_RISEN = 0.5
 """Any LoRA raises the loss on the base's own songs: nothing predicts them as well as what made them."""
 
 
@@ -53,6 +58,17 @@ class Rate:
             "fresh": self.fresh,
             "fresh_rate": self.fresh_rate.as_dict(),
         }
+
+
+class Chances(NamedTuple):
+    """A chance with the base and with the LoRA, and the paired change over prompts."""
+
+    base: float
+    adapted: float
+    change: Estimate
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"base": self.base, "lora": self.adapted, "change": self.change.as_dict()}
 
 
 @dataclass(frozen=True)
@@ -86,18 +102,21 @@ class Damage:
     """What is left of the base at one strength, on prompts outside the style.
 
     moved: distance of songs from the base's of equal prompt and seed, in distances between the base's songs of
-    different seeds: 0 is the base, 1 is as far as another seed; None with one seed alone. variety: how far apart songs
-    of different prompts lie, over how far they lay with the base: 1 is unchanged. told_apart: the chance that a song is
-    nearer to one of its own prompt than to one of another (0.5: prompts make no difference), with the base, with the
-    LoRA, and the change. brightness_db: change of the spectrum's slope an octave; loudness_db: of the loudness. losses:
-    on the base's own songs. left_out: what could not be measured, and why.
+    different seeds: 0 is the base, 1 is as far as another seed; None with one seed alone. A little above 1 is no harm,
+    since some bases hardly vary with the seed. variety: how far apart songs of different prompts lie, over how far they
+    lay with the base: 1 is unchanged. told_apart: the chance that a song is nearer to one of its own prompt than to one
+    of another (0.5: prompts make no difference), with the base, with the LoRA, and the change. recognised: the same
+    chance among the base's songs of other seeds: whether a prompt still gives what it gave. brightness_db: change of
+    the spectrum's slope an octave; loudness_db: of the loudness. losses: on the base's own songs. left_out: what could
+    not be measured, and why.
     """
 
     songs: int
     prompts: int
     moved: Estimate | None
     variety: Estimate | None
-    told_apart: tuple[float, float, Estimate] | None
+    told_apart: Chances | None
+    recognised: Chances | None
     brightness_db: Estimate | None
     loudness_db: Estimate | None
     rates: tuple[Rate, ...]
@@ -122,14 +141,17 @@ class Damage:
     def harms(self) -> tuple[str, ...]:
         """What is worse than with the base beyond doubt, in words; none where nothing is certain."""
         found = [f"{rate.fresh} of {self.songs} songs {_FLAW_WORDS[rate.flaw]}" for rate in self.rates if rate.fresh]
-        if self.moved is not None and self.moved.low > 1:
+        if self.moved is not None and self.moved.low > FAR:
             found.append(f"songs outside the style move {self.moved.value:.1f} times as far as another seed would")
         if self.variety is not None and self.variety.high < LESS_VARIED:
             found.append(f"songs of different prompts lie {self.variety.value:.0%} as far apart as with the base")
-        if self.told_apart is not None:
-            base, adapted, change = self.told_apart
-            if change.falls and change.value < -TOLD_APART_LOST:
-                found.append(f"prompts are told apart in {adapted:.0%} of comparisons, {base:.0%} with the base")
+        if (told := self.told_apart) is not None and told.change.high < -TOLD_APART_LOST:
+            found.append(f"prompts are told apart in {told.adapted:.0%} of comparisons, {told.base:.0%} with the base")
+        if (known := self.recognised) is not None and known.change.high < -RECOGNISED_LOST:
+            found.append(
+                f"songs resemble what their prompt gave before in {known.adapted:.0%} of comparisons, {known.base:.0%} "
+                "with the base"
+            )
         if self.loss_rise is not None and self.loss_rise.low > LOSS_RISEN:
             found.append(f"the base's own songs are predicted {self.loss_rise.value:.0%} worse")
         if self.adherence is not None:
@@ -152,10 +174,6 @@ class Damage:
         return said + "."
 
     def as_dict(self) -> dict[str, Any]:
-        told = None
-        if self.told_apart is not None:
-            base, adapted, change = self.told_apart
-            told = {"base": base, "lora": adapted, "change": change.as_dict()}
         return {
             "songs": self.songs,
             "prompts": self.prompts,
@@ -163,7 +181,8 @@ class Damage:
             "harms": list(self.harms),
             "moved": _told(self.moved),
             "variety": _told(self.variety),
-            "told_apart": told,
+            "told_apart": None if self.told_apart is None else self.told_apart.as_dict(),
+            "recognised": None if self.recognised is None else self.recognised.as_dict(),
             "brightness_db_per_octave": _told(self.brightness_db),
             "loudness_db": _told(self.loudness_db),
             "rates": [rate.as_dict() for rate in self.rates],
@@ -200,13 +219,13 @@ def measure_damage(
     ]
     groups = [_prompt(song) for song, *_ in pairs]
     left_out: list[tuple[str, str]] = []
-    moved = variety = told_apart = brightness = loudness = adherence = None
+    moved = variety = told_apart = recognised = brightness = loudness = adherence = None
     if pairs:
         space = EmbeddingSpace.fit([windows for _, _, windows, _ in pairs])
         before = np.stack([space.scores(windows).mean(0) for _, _, windows, _ in pairs])
         after = np.stack([space.scores(windows).mean(0) for _, _, _, windows in pairs])
         same = np.array([[one == other for other in groups] for one in groups])
-        moved, variety, told_apart = _distances(before, after, same, groups)
+        moved, variety, told_apart, recognised = _distances(before, after, same, groups)
         brightness = paired_change(
             [a.brightness_db for a, *_ in pairs], [b.brightness_db for _, b, *_ in pairs], groups
         )
@@ -227,6 +246,7 @@ def measure_damage(
         moved=moved,
         variety=variety,
         told_apart=told_apart,
+        recognised=recognised,
         brightness_db=brightness,
         loudness_db=loudness,
         rates=tuple(_rate(flaw, base, adapted) for flaw in FLAWS) if base else (),
@@ -247,13 +267,13 @@ def binomial_interval(found: int, count: int, *, level: float = 0.95) -> Estimat
 
 def _distances(
     before: Floats, after: Floats, same: NDArray[np.bool_], groups: Sequence[Hashable]
-) -> tuple[Estimate | None, Estimate | None, tuple[float, float, Estimate] | None]:
+) -> tuple[Estimate | None, Estimate | None, Chances | None, Chances | None]:
     """before, after: mean scores of each song, (songs, dims); same: which are of one prompt, (songs, songs)."""
     shifts = _norm(after - before)
     own, adapted = _between(before), _between(after)
     alike = same & ~np.eye(len(same), dtype=bool)
     has_twin = alike.any(1)
-    moved = variety = told_apart = None
+    moved = variety = told_apart = recognised = None
     if has_twin.all():
         seeds = (own * alike).sum(1) / alike.sum(1)
         moved = bootstrap_change(lambda rows: _ratio(shifts[rows].mean(), seeds[rows].mean()), groups)
@@ -267,10 +287,13 @@ def _distances(
 
         variety = bootstrap_change(spread, groups)
         if has_twin.all():
-            chances = [_told_apart(distances, alike, same) for distances in (own, adapted)]
-            change = paired_change(chances[0], chances[1], groups)
-            told_apart = float(chances[0].mean()), float(chances[1].mean()), change
-    return moved, variety, told_apart
+            across = np.stack([_norm(before - one) for one in after])
+            chances = _told_apart(own, alike, same)
+            told_apart, recognised = (
+                Chances(float(chances.mean()), float(found.mean()), paired_change(chances, found, groups))
+                for found in (_told_apart(adapted, alike, same), _told_apart(across, alike, same))
+            )
+    return moved, variety, told_apart, recognised
 
 
 def _told_apart(distances: Floats, alike: NDArray[np.bool_], same: NDArray[np.bool_]) -> Floats:
