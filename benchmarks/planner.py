@@ -31,7 +31,7 @@ from acestep.training.planning.planner import plan_run
 from acestep.training.planning.run_shape import RunShape
 from acestep.training.planning.step_run import material, prepared, run_micro_batch
 from acestep.training.planning.step_settings import StepSettings
-from acestep.training.quantities import size_text
+from acestep.wording import size_text
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 SETTINGS: tuple[dict[str, Any], ...] = (

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "acestep"
 
 # Each room may import those before it in this list of floors, never a room of its own floor or above, but itself.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "wording"),
     ("audio", "diffusion"),
     ("models", "conditioning"),
     ("families",),
@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("studio", "cli"),
 )
 FLOOR_OF = {room: height for height, floor in enumerate(FLOORS) for room in floor}
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem == "errors")
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem in FLOORS[0])
 
 
 def room_of(path: Path) -> str:

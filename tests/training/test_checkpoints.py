@@ -115,7 +115,7 @@ def test_what_differs_is_said_by_name():
     assert IDENTITY.differences(other) == [
         "lora.rank is 2, was 9",
         "the base model is another (fingerprint a, was b)",
-        "tracks are gone: three",
-        "tracks have changed: two",
-        "tracks were added: one",
+        "tracks added: one",
+        "tracks changed: two",
+        "tracks removed: three",
     ]

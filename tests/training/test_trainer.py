@@ -282,7 +282,7 @@ def test_a_run_with_another_rank_or_data_is_not_resumed_and_says_what_differs(tm
     with pytest.raises(TrainingError, match=r"lora\.rank is 3, was 2"):
         make_trainer(tmp_path / "run", lora={"rank": 3}, epochs=2).train(dataset, resume=True)
     fewer = LatentDataset(dataset.tracks[:-1], dataset.crop_frames)
-    with pytest.raises(TrainingError, match="tracks are gone: track_006"):
+    with pytest.raises(TrainingError, match="tracks removed: track_006"):
         make_trainer(tmp_path / "run", epochs=2).train(fewer, resume=True)
     # What was refused has not changed what the folder says of its run.
     assert (tmp_path / "run" / "config.yaml").read_text() == told

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from acestep.cli.options import DebugOption, ForceOption, JsonOption
 from acestep.cli.reporting import reporting
+from acestep.wording import names_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -186,7 +186,9 @@ def _described(found: Inspection) -> list[RenderableType]:
         "Tensors missing": found.incomplete,
     }
     parts: list[RenderableType] = [table]
-    parts += [f"[bold red]{label}:[/bold red] {escape(_some(names))}" for label, names in problems.items() if names]
+    parts += [
+        f"[bold red]{label}:[/bold red] {escape(names_text(names))}" for label, names in problems.items() if names
+    ]
     parts += (
         ["", "[bold]Read as it is by[/bold]"] if found.readers else ["No program can use it on a base that is known."]
     )
@@ -223,8 +225,3 @@ def _module_table(found: Inspection) -> Table:
             "" if module.norm is None else f"{module.norm:.3g}",
         )
     return table
-
-
-def _some(names: Sequence[str], shown: int = 5) -> str:
-    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + rest

@@ -15,6 +15,7 @@ from rich.tree import Tree
 from acestep.cli.lora_weights import parse_lora
 from acestep.cli.options import DebugOption, ForceOption, JsonOption, ModelOption
 from acestep.cli.reporting import Reporter, reporting
+from acestep.wording import names_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -205,8 +206,7 @@ def extract(
             f" most in {escape(worst.module)} ({worst.energy_lost:.2%}).",
         ]
         if done.left_out:
-            shown = ", ".join(done.left_out[:5]) + (f" and {len(done.left_out) - 5} more" if done.left_out[5:] else "")
-            lines.append(f"No LoRA can hold what differs in {escape(shown)}.")
+            lines.append(f"No LoRA can hold what differs in {escape(names_text(done.left_out))}.")
         reporter.result(done.as_dict(), *lines)
 
 

@@ -17,6 +17,7 @@ from acestep.datasets.latent_cache import read_entry, read_frames
 from acestep.datasets.seeding import derive_seed, derived_generator
 from acestep.errors import DatasetError
 from acestep.families.base import Conditioning
+from acestep.wording import names_text
 
 _HASH_RANGE = 1 << 63
 
@@ -212,9 +213,4 @@ def track_changes(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[
         "removed": [name for name in before if name not in after],
         "changed": [name for name in after if name in before and after[name] != before[name]],
     }
-    return tuple(f"{what}: {_listed(names)}" for what, names in differing.items() if names)
-
-
-def _listed(names: Sequence[str], shown: int = 5) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(sorted(names)[:shown]) + more
+    return tuple(f"{what}: {names_text(sorted(names))}" for what, names in differing.items() if names)

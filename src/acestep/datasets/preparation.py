@@ -25,6 +25,7 @@ from acestep.datasets.prefetching import prefetch
 from acestep.datasets.versions import Job, Unreadable, Version, VersionFinder
 from acestep.errors import AudioError, CheckpointError, DatasetError, InputError
 from acestep.families.base import Family
+from acestep.wording import size_text
 
 _BYTES_A_FRAME = 8 * 16 * 4
 
@@ -154,7 +155,7 @@ class _Preparation:
         free = shutil.disk_usage(there).free
         return DatasetError(
             f"the cache {self.cache.root} cannot be written ({error}); what is left needs about"
-            f" {_megabytes(needed)} there, and {_megabytes(free)} are free. Make room or give another cache_dir, and"
+            f" {size_text(needed)} there, and {size_text(free)} are free. Make room or give another cache_dir, and"
             " start again: what was encoded so far is kept"
         )
 
@@ -236,7 +237,3 @@ def _warnings(tracks: Sequence[Track], augmentation: Augmentation) -> list[str]:
         f"{len(kept)} tracks name a key that cannot be told anew, such as {kept[0].annotation.key!r} of {kept[0].name};"
         " their variants keep the pitch (known are keys like E minor, C# major, Bbm)"
     ]
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / 1e6:.1f} MB"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from acestep.errors import CheckpointError
+from acestep.wording import names_text
 
 _LISTED = 8
 
@@ -89,7 +90,7 @@ def require_finite(network: nn.Module) -> None:
     """CheckpointError naming the tensors that hold NaN or infinity: nothing could be learned on top of them."""
     bad = [name for name, tensor in _base_tensors(network) if not torch.isfinite(tensor).all()]
     if bad:
-        listed = f"{', '.join(bad[:_LISTED])}{f' and {len(bad) - _LISTED} more' if len(bad) > _LISTED else ''}"
+        listed = names_text(bad, _LISTED)
         raise CheckpointError(f"the base model's weights hold NaN or infinity in {listed}; get its files again")
 
 
@@ -126,7 +127,4 @@ def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def _listed(kind: str, names: list[str]) -> list[str]:
-    if not names:
-        return []
-    rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return [f"{len(names)} {kind} ({', '.join(names[:_LISTED])}{rest})"]
+    return [f"{len(names)} {kind} ({names_text(names, _LISTED)})"] if names else []

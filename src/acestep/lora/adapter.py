@@ -25,6 +25,7 @@ from acestep.lora.metadata import metadata_from_header
 from acestep.lora.strength import StrengthSettings, scale_of, settings_from_config, settings_from_header
 from acestep.lora.tensor_file import TensorFile, open_tensor_file, require_finite
 from acestep.lora.whole_folder import written_whole
+from acestep.wording import names_text
 
 __all__ = ["Adapter", "Factors", "ReadingReport", "read_adapter", "write_adapter"]
 
@@ -221,16 +222,19 @@ def _one_number(alpha: Tensor, module: str) -> float:
 def _fits_nothing(path: str | Path, report: ReadingReport, base: str | None) -> str:
     return (
         f"nothing in {path} fits this model: {len(report.unmatched)} keys match no module"
-        f" ({_some(report.unmatched)}), {len(report.misshapen)} have another shape ({_some(report.misshapen)});"
+        f" ({names_text(report.unmatched)}), {len(report.misshapen)} have another shape"
+        f" ({names_text(report.misshapen)});"
         + (f" it was made for {base}" if base else " was it made for another base model?")
     )
 
 
 def _warn(path: str | Path, report: ReadingReport, numbers: int, *, raw_scale: bool) -> None:
     if report.unmatched:
-        logger.warning("%s: %d keys match no module: %s", path, len(report.unmatched), _some(report.unmatched))
+        logger.warning("%s: %d keys match no module: %s", path, len(report.unmatched), names_text(report.unmatched))
     if report.misshapen:
-        logger.warning("%s: %d modules have another shape: %s", path, len(report.misshapen), _some(report.misshapen))
+        logger.warning(
+            "%s: %d modules have another shape: %s", path, len(report.misshapen), names_text(report.misshapen)
+        )
     if numbers > _MANY_NUMBERS:
         logger.warning(
             "%s takes %.1f GB as low-rank factors; `acestep lora convert --rank N` makes it smaller and tells the cost",
@@ -253,8 +257,3 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _may_replace(folder: Path) -> bool:
     return folder.is_dir() and ((folder / WEIGHTS_FILE).exists() or not any(folder.iterdir()))
-
-
-def _some(names: Sequence[str], shown: int = 5) -> str:
-    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + rest if names else "none"

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from acestep.errors import CheckpointError
+from acestep.wording import names_text
 
 _MAX_HEADER = 16_000_000
 """A v1 adapter's header has about 60 kB; the library itself stops at 100 MB."""
@@ -99,8 +100,7 @@ def require_finite(path: Path, tensors: dict[str, Tensor]) -> None:
     """CheckpointError where floating tensors hold NaN or infinity, with their names."""
     broken = [key for key, tensor in tensors.items() if tensor.is_floating_point() and not is_finite(tensor)]
     if broken:
-        rest = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
-        raise CheckpointError(f"{path} holds numbers that are not finite, in {', '.join(broken[:5])}{rest}")
+        raise CheckpointError(f"{path} holds numbers that are not finite, in {names_text(broken)}")
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from acestep.datasets.latent_dataset import track_changes
 from acestep.errors import CheckpointError, TrainingError
 from acestep.lora.adapter import Adapter, write_adapter
 from acestep.lora.whole_folder import written_whole
@@ -26,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 _TENSORS = "state.safetensors"
 _POSITION = "state.json"
-_LISTED = 5
 
 
 class RunIdentity(BaseModel, frozen=True):
@@ -47,16 +47,7 @@ class RunIdentity(BaseModel, frozen=True):
                 f"the base model is another (fingerprint {self.base_fingerprint[:12]}, was"
                 f" {other.base_fingerprint[:12]})"
             )
-        mine, theirs = self.tracks.keys(), other.tracks.keys()
-        changed = [name for name in sorted(mine & theirs) if self.tracks[name] != other.tracks[name]]
-        for what, names in (
-            ("were added", sorted(mine - theirs)),
-            ("are gone", sorted(theirs - mine)),
-            ("have changed", changed),
-        ):
-            if names:
-                rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-                found.append(f"tracks {what}: {', '.join(names[:_LISTED])}{rest}")
+        found += [f"tracks {change}" for change in track_changes(other.tracks, self.tracks)]
         for name in self.settings.keys() | other.settings.keys():
             now, was = (settings.get(name) for settings in (self.settings, other.settings))
             if now != was:

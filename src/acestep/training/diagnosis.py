@@ -22,6 +22,7 @@ from acestep.training.expected_loss import cost_of_level
 from acestep.training.history import ExampleColumns, RunHistory, StepColumns
 from acestep.training.results import ValidationResult
 from acestep.training.significance import two_sided_p
+from acestep.wording import names_text
 
 Floats = NDArray[np.float64]
 Kind = Literal["overfitting", "underfitting", "collapse", "instability", "data"]
@@ -417,8 +418,7 @@ def _setting(history: RunHistory, name: str, default: float) -> float:
 def _named(factors: Mapping[str, float], *, reverse: bool = False) -> str:
     """The farthest first, five at most: a.wav (3.2 times), b.wav (2.1 times)"""
     order = sorted(factors.items(), key=lambda item: item[1], reverse=reverse)
-    more = f" and {len(order) - 5} more" if len(order) > 5 else ""
-    return ", ".join(f"{name} ({factor:.2g} times the median)" for name, factor in order[:5]) + more
+    return names_text([f"{name} ({factor:.2g} times the median)" for name, factor in order])
 
 
 def _are(names: Mapping[str, float]) -> str:

@@ -39,6 +39,7 @@ from acestep.training.samples import SampleMaker
 from acestep.training.sharding import whole_base
 from acestep.training.tally import StepTally
 from acestep.training.validation import HeldOutLoss, held_out_loss
+from acestep.wording import names_text
 
 logger = logging.getLogger(__name__)
 
@@ -545,10 +546,9 @@ class TrainingLoop:
         """The error for a step that gave no number, its state from before being kept."""
         step = self.step + 1
         self._rescue()
-        named = ", ".join(tracks[:5]) + (f" and {len(tracks) - 5} more" if len(tracks) > 5 else "")
         return TrainingError(
-            f"{what} at step {step} (epoch {self.plan.epoch_of(step - 1) + 1}, tracks {named}); a lower"
-            f" learning_rate or precision: fp32 may help; {self._last_good()}"
+            f"{what} at step {step} (epoch {self.plan.epoch_of(step - 1) + 1}, tracks {names_text(tracks)}); a"
+            f" lower learning_rate or precision: fp32 may help; {self._last_good()}"
         )
 
     def _last_good(self) -> str:

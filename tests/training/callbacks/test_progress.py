@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from acestep.training.callbacks import ProgressCallback
-from acestep.training.callbacks.progress import fitting, format_left, format_loss, format_rough
+from acestep.training.callbacks.progress import fitting, format_left, format_loss
 from acestep.training.loss_trend import Trend
 from made_results import RememberingControl, run_info, samples_result, step_result, summary, validation_result
 
@@ -111,22 +111,6 @@ def test_a_run_that_fails_before_it_starts_closes_quietly():
 )
 def test_the_arrow_turns_only_beyond_chance(trend: Trend, text: str):
     assert format_loss(trend) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min"),
-        (200, "3 min"),
-        (3590, "1 h 0 min"),
-        (7700, "2 h 10 min"),
-        (9e4, "25 h"),
-    ],
-)
-def test_times_are_said_as_roughly_as_they_are_known(seconds: float, text: str):
-    assert format_rough(seconds) == text
 
 
 def test_a_range_whose_ends_read_alike_is_one_time_and_an_unknown_one_nothing():

@@ -6,7 +6,7 @@ import math
 from datetime import UTC, datetime
 
 from acestep.evaluation.run_report.figures import HeldOutLook, RunFigures
-from acestep.training.quantities import size_text, time_text
+from acestep.wording import size_text, time_text
 
 STATE_WORDS = {
     "running": "Running",

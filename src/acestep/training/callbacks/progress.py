@@ -14,6 +14,7 @@ from acestep.training.callbacks.base import RunControl, TrainingCallback
 from acestep.training.loss_trend import LossTrend, Trend
 from acestep.training.results import RunInfo, SamplesResult, StepResult, TrainingSummary, ValidationResult
 from acestep.training.validation import paired_change
+from acestep.wording import size_text, time_text
 
 LINE_EVERY_S = 60.0
 _ARROWS = {-1: "↓", 0: "→", 1: "↑"}
@@ -115,7 +116,7 @@ class ProgressCallback(TrainingCallback):
             (0, format_loss(trend or Trend(result.loss))),
             (3, self._held_out),
             (1, format_left(result.eta_s, result.eta_range_s)),
-            (4, f"{result.memory_bytes / 1e9:.1f} GB"),
+            (4, size_text(result.memory_bytes)),
             (5, f"{music:.0f}x real time" if music >= 10 else f"{music:.1f}x real time"),
         ]
         return [(importance, part) for importance, part in parts if part]
@@ -151,16 +152,5 @@ def format_left(eta_s: float | None, eta_range_s: tuple[float, float] | None) ->
     """12 min to 15 min left; one time where both ends read alike, nothing where it cannot be told yet"""
     if eta_s is None:
         return ""
-    ends = [format_rough(end) for end in eta_range_s or (eta_s, eta_s)]
+    ends = [time_text(end) for end in eta_range_s or (eta_s, eta_s)]
     return f"{ends[0]} left" if ends[0] == ends[1] else f"{ends[0]} to {ends[1]} left"
-
-
-def format_rough(seconds: float) -> str:
-    """A duration to two digits: 48 s, 12 min, 2 h 10 min"""
-    if seconds < 59.5:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    tens = round(seconds / 600) * 10
-    return f"{tens // 60} h {tens % 60} min" if tens < 1440 else f"{seconds / 3600:.0f} h"

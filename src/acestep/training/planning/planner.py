@@ -25,7 +25,7 @@ from acestep.training.planning.host_memory import available_bytes, process_bytes
 from acestep.training.planning.probe import Clock, CodecPace, ProbeResult, probe_codec, probe_step
 from acestep.training.planning.run_shape import RunShape
 from acestep.training.planning.step_settings import StepSettings
-from acestep.training.quantities import size_text, time_text
+from acestep.wording import size_text, time_text
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from acestep.families.hub import NANO, V1_HUB_ID
 from acestep.training.planning.machine import LISTENERS, Gpu, Machine
-from acestep.training.quantities import size_text
+from acestep.wording import size_text
 
 Grade = Literal["good", "fair", "bad"]
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from acestep.training.quantities import size_text, time_text
+from acestep.wording import names_text, size_text, time_text
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,11 @@ def test_sizes_read_as_disks_are_told(size: float, text: str):
 )
 def test_times_read_as_people_tell_them(seconds: float, text: str):
     assert time_text(seconds) == text
+
+
+def test_many_names_are_cut_and_counted():
+    assert names_text(["a.wav"]) == "a.wav"
+    assert names_text(list("abcde")) == "a, b, c, d, e"
+    assert names_text(list("abcdefg")) == "a, b, c, d, e and 2 more"
+    assert names_text(list("abc"), shown=1) == "a and 2 more"
+    assert names_text([]) == "none"

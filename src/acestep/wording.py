@@ -1,6 +1,8 @@
-"""Sizes and times as people read them."""
+"""Sizes, times and lists of names as people read them, in all messages alike."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -21,3 +23,9 @@ def time_text(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def names_text(names: Sequence[str], shown: int = 5) -> str:
+    """`a.wav, b.wav and 3 more`: the first so many; `none` where there are none."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return (", ".join(names[:shown]) + more) or "none"
