@@ -18,7 +18,7 @@ from acestep.audio.spectrogram import mel_levels_db
 from acestep.audio.streaming import Audio
 from acestep.datasets import CachedTrack, CachedVariant, LatentDataset
 from acestep.datasets.augmentation import Change
-from acestep.datasets.latent_cache import LatentCache
+from acestep.datasets.latent_cache import CacheWriteError, LatentCache
 from acestep.datasets.synthesis import make_track
 from acestep.errors import DatasetError, InputError
 from acestep.evaluation.memorisation import Song, describe_song, find_memorised
@@ -229,6 +229,27 @@ def test_a_missing_recording_is_named_and_the_rest_compared(
     result = find_memorised([song("copy", excerpt(2))], dataset, latent_rate=LATENT_RATE, recordings=tmp_path)
     assert ("fingerprint of track_000.wav", "it is not there; check the name") in result.left_out
     assert {nearest.measure for nearest in result.songs[0].nearest} == {"fingerprint", "latents"}
+
+
+def test_kept_fingerprints_are_those_of_the_recordings(
+    dataset: LatentDataset, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, songs = LatentCache(tmp_path), [song("copy", excerpt(1))]
+    first, second = (
+        find_memorised(songs, dataset, latent_rate=LATENT_RATE, recordings=place, cache=kept).as_dict()
+        for place in (folder, tmp_path / "nothing here")
+    )
+    assert first == second
+    damaged = next((tmp_path / "fingerprints").rglob("*.safetensors"))
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    assert find_memorised(songs, dataset, latent_rate=LATENT_RATE, recordings=folder, cache=kept).as_dict() == first
+
+    def is_full(*_: object) -> None:
+        raise CacheWriteError("no space left")
+
+    monkeypatch.setattr(kept, "store", is_full)
+    damaged.unlink()
+    assert find_memorised(songs, dataset, latent_rate=LATENT_RATE, recordings=folder, cache=kept).as_dict() == first
 
 
 def test_copies_among_the_tracks_do_not_hide_a_copy_in_a_song(dataset: LatentDataset, folder: Path) -> None:

@@ -3,7 +3,7 @@
 Peaks of the spectrogram are paired, and a pair's two frequencies and distance in time make a hash that a copy shares
 with its original; a copy's hashes all agree on one shift in time (Wang 2003, "An industrial-strength audio search
 algorithm"). Louder, filtered, noisy, coded and mixed copies are found, down to a few seconds; copies at another pitch
-or speed are not. A minute of music takes about 0.15 s and 60 kB, twice that in an index.
+or speed are not. A minute of music takes about 0.05 s and 75 kB, twice that in an index.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from acestep.errors import InputError
 Floats = NDArray[np.float32]
 Whole = NDArray[np.int64]
 
+FINGERPRINT_VERSION = 1
+"""Raise it when a change to this module changes fingerprints: kept ones are made again."""
 RATE = 8000
 """Hz. What lies above 4 kHz is the first that codecs and filters take."""
 WINDOW, HOP = 1024, 256

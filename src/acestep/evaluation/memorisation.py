@@ -8,6 +8,7 @@ Those share style, keys, tempos and instruments, so what a style has in common i
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,17 +21,19 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
-from acestep.audio.fingerprint import Fingerprint, fingerprint
+from acestep.audio.fingerprint import FINGERPRINT_VERSION, Fingerprint, fingerprint
 from acestep.audio.fingerprint_index import FingerprintIndex
 from acestep.audio.streaming import Audio, stream_recording
 from acestep.datasets.augmentation import Change
-from acestep.datasets.latent_cache import read_frames
+from acestep.datasets.latent_cache import CacheWriteError, LatentCache, read_entry, read_frames
 from acestep.datasets.latent_dataset import CachedTrack, LatentDataset
 from acestep.errors import AudioError, DatasetError, InputError
 from acestep.evaluation.chance_level import ChanceLevel, Measure, fisher
 from acestep.evaluation.latent_search import HOP_S, WINDOW_S, Scale, Source, Windows, search
 from acestep.evaluation.repetition import Memorisation, Nearest, Passage, SongMemory
 from acestep.families.base import Family
+
+logger = logging.getLogger(__name__)
 
 LEVEL = 0.05
 """The chance with which any song at all of an evaluation is accused of what is none, over all songs and measures."""
@@ -88,13 +91,15 @@ def find_memorised(
     latent_rate: float,
     recordings: Path | None = None,
     unrelated: Sequence[Song] = (),
+    cache: LatentCache | None = None,
     progress: Progress | None = None,
 ) -> Memorisation:
     """The nearest training passage of each song, and whether it is nearer than chance.
 
     latent_rate: the family's; recordings: the dataset's folder, without which only latents are compared; unrelated:
-    songs that cannot know the tracks, such as the base's own, which measure chance too. `progress` hears (tracks
-    looked at, tracks). Tracks are read one at a time. InputError for no songs or tracks, or songs that share a name.
+    songs that cannot know the tracks, such as the base's own, which measure chance too; cache: keeps fingerprints of
+    tracks, so that the next search decodes none. `progress` hears (tracks looked at, tracks). Tracks are read one at a
+    time. InputError for no songs or tracks, or songs that share a name.
     """
     if not songs or not dataset.tracks:
         raise InputError(
@@ -106,7 +111,8 @@ def find_memorised(
     excerpts = _choose_excerpts(dataset.tracks, songs, latent_rate)
     told = _Told(progress, len(dataset.tracks) * (1 if recordings is None else 2))
     by_latents = _compare_latents(songs, unrelated, excerpts, dataset.tracks, latent_rate, tail, told)
-    by_landmarks = _compare_landmarks(songs, unrelated, excerpts, dataset.tracks, recordings, by_latents, tail, told)
+    prints = None if recordings is None else partial(_track_landmarks, folder=recordings / "audio", cache=cache)
+    by_landmarks = _compare_landmarks(songs, unrelated, excerpts, dataset.tracks, prints, by_latents, tail, told)
     found = [
         SongMemory(song.name, tuple(side.nearest[row] for side in (by_landmarks, by_latents) if row in side.nearest))
         for row, song in enumerate(songs)
@@ -279,24 +285,22 @@ def _compare_landmarks(
     unrelated: Sequence[Song],
     excerpts: Sequence[_Excerpt],
     tracks: Sequence[CachedTrack],
-    recordings: Path | None,
+    prints: Callable[[CachedTrack], Fingerprint] | None,
     latents: _Side,
     tail: float,
     told: _Told,
 ) -> _Side:
-    if recordings is None:
+    if prints is None:
         return _Side({}, None, (("memorisation by fingerprint", "it needs the recordings of the training tracks"),))
     index, left_out = FingerprintIndex(), []
     for number, track in enumerate(tracks):
         try:
-            index.add(
-                number, fingerprint(stream_recording(recordings / "audio" / track.name, SAMPLE_RATE), SAMPLE_RATE)
-            )
+            index.add(number, prints(track))
         except AudioError as error:
             left_out.append((f"fingerprint of {track.name}", str(error)))
         told.step()
     if not len(index):
-        return _Side({}, None, (("memorisation by fingerprint", f"no recording of {recordings} can be read"),))
+        return _Side({}, None, (("memorisation by fingerprint", "no recording of the tracks can be read"),))
     values = []
     for excerpt in excerpts:
         if excerpt.track not in index:
@@ -320,6 +324,28 @@ def _compare_landmarks(
             confirmed = row not in latents.nearest or latents.nearest[row].value > LATENTS.noticed
             nearest[row] = Nearest(level, match.score, passage, confirmed)
     return _Side(nearest, level, tuple(left_out))
+
+
+def _track_landmarks(track: CachedTrack, *, folder: Path, cache: LatentCache | None) -> Fingerprint:
+    """From the cache, or from the recording and then into it; AudioError where that cannot be read."""
+    entry = None
+    if cache is not None:
+        entry = cache.path("fingerprints", content=track.content, version=FINGERPRINT_VERSION)
+    if entry is not None and entry.exists():
+        try:
+            kept = read_entry(entry)
+            hashes, frames = (kept[name].numpy() for name in ("hashes", "frames"))
+            return Fingerprint(hashes.view(np.uint32), frames, float(kept["duration_s"]))
+        except (OSError, SafetensorError, KeyError) as error:
+            logger.warning("%s is damaged (%s) and is made again", entry, error)
+    made = fingerprint(stream_recording(folder / track.name, SAMPLE_RATE), SAMPLE_RATE)
+    if cache is not None and entry is not None:
+        parts = {"hashes": made.hashes.view(np.int32), "frames": made.frames, "duration_s": np.array(made.duration_s)}
+        try:
+            cache.store(entry, {name: torch.from_numpy(part) for name, part in parts.items()})
+        except CacheWriteError as error:
+            logger.warning("the fingerprint of %s is not kept: %s", track.name, error)
+    return made
 
 
 def _versions(track: CachedTrack) -> list[tuple[Change, Source]]:
