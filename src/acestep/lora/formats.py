@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
-from acestep.errors import AdapterError, CheckpointError, InputError
+from acestep.errors import AdapterError, InputError
 from acestep.lora.factors import Adapter, Factors
 from acestep.lora.locating import CONFIG_FILE, PEFT_WEIGHTS_FILE, WEIGHTS_FILE
 from acestep.lora.metadata import HEADER_KEY
 from acestep.lora.strength import HEADER_KEY as STRENGTH_KEY
+from acestep.lora.tensor_stream import PlannedTensor, write_tensors
 
 PeftConfig = dict[str, Any]
 
@@ -117,14 +116,16 @@ def save_adapter_file(
         for key, tensor in chosen.tensors(module, factors.padded(rank)).items():
             if key in tensors:
                 raise AdapterError(f"two modules would both be called {key} in the {chosen.name} format; use another")
-            tensors[key] = tensor.detach().to("cpu", dtype if tensor.dim() else None).contiguous()
-    header = {"format": "pt", **chosen.header(config), HEADER_KEY: adapter.metadata.model_dump_json()}
-    try:
-        save_file(tensors, path, metadata=header)
-        if chosen.config and with_config:
-            path.with_name(CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path.name} could not be written: {error}; is there room on the disk?") from error
+            tensors[key] = tensor
+    planned = {
+        key: PlannedTensor(dtype if dtype is not None and tensor.dim() else tensor.dtype, tuple(tensor.shape))
+        for key, tensor in tensors.items()
+    }
+    # Not by the library, which orders the header by chance: equal adapters are equal files, with one sha256.
+    header = {**chosen.header(config), HEADER_KEY: adapter.metadata.model_dump_json()}
+    write_tensors(path, planned, tensors.__getitem__, metadata=header)
+    if chosen.config and with_config:
+        path.with_name(CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def peft_config(adapter: Adapter) -> PeftConfig:
