@@ -1,4 +1,4 @@
-"""Evaluating a LoRA on nano, 8 prompts x 2 seeds x 3 strengths of 10 s, beside a loop that makes each pair of songs anew.
+"""Evaluating a LoRA on nano, 8 prompts x 2 seeds x 3 strengths of 10 s, beside a loop that makes each pair anew.
 
 The loop is what one writes for a comparison: for each strength a song of the base and one with the LoRA, kept in memory
 until all are there, then measured by the same figures. A second evaluation finds the base's songs in the cache.

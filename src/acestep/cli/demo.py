@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from acestep.training import TrainingConfig
 
 MARKER = "demo.json"
-OWN = ("dataset", "training", "songs", "report.html", "evaluation.json", MARKER)
+OWN = ("dataset", "training", "songs", "passages", "report.html", "evaluation.json", MARKER)
 """All that a demo puts into its folder; nothing else there is ever touched."""
 HELD_OUT = 0.25
 PROMPTS = 6
@@ -57,6 +57,7 @@ def demo(
         reporter.say("[dim]Loading the libraries[/dim]")
         from acestep.cli.time_limit import TimeLimitCallback
         from acestep.evaluation import (
+            DatasetParts,
             advise,
             evaluate_lora,
             held_out_part,
@@ -66,6 +67,7 @@ def demo(
             save_card,
             write_page,
         )
+        from acestep.evaluation.listeners import EffectListener, MemorisationListener
         from acestep.pipeline import ACEStepPipeline
         from acestep.training import LoRATrainer, ProgressCallback
 
@@ -90,6 +92,10 @@ def demo(
             seeds=SEEDS,
             duration_s=SONG_S,
             held_out=recordings,
+            listeners=(
+                EffectListener(trained.adapter),
+                MemorisationListener(out, DatasetParts(out / "dataset", training, held_out, ())),
+            ),
             stage=reporter.progress,
         )
         curves = read_curves(trained.folder / "metrics.jsonl")
