@@ -100,13 +100,13 @@ class MemorisationListener(Listener):
     def _pairs(self, memories: Sequence[SongMemory], sample_rate: int) -> Iterator[Pair]:
         assert self.parts is not None
         paths = {track.name: track.path for track in read_dataset_folder(self.parts.folder, skip_bad=True).tracks}
-        (self.folder / "passages").mkdir(exist_ok=True)
         for number, memory in enumerate(memories, start=1):
             assert memory.surest is not None
             where, take = memory.surest.passage, self._takes[memory.song]
             audio = f"passages/track{number:02d}.flac"
             try:
                 heard = read_stretch(paths[where.track], sample_rate, where.track_start_s, where.track_end_s)
+                (self.folder / "passages").mkdir(exist_ok=True)
                 gain = equal_loudness_gain(heard, loudness_lufs(heard, sample_rate))
                 write_audio(self.folder / audio, heard * np.float32(gain), sample_rate)
             except (AceStepError, KeyError):  # the alarm stands without its passage
