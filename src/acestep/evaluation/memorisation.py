@@ -4,6 +4,11 @@ Two measures that miss different things. Fingerprints (audio/fingerprint.py) hea
 moments, in any mix; latents (latent_search.py) hear a passage that the model made anew from memory. What is chance is
 measured on the dataset itself: passages of training tracks as long as the songs, searched for in all other tracks.
 Those share style, keys, tempos and instruments, so what a style has in common is no alarm.
+
+Measured with nano's latents on four made styles that nothing here was tuned on, 12 tracks of 40 s each: none of 120
+songs of the same style is accused (at most 2.5 % at 95 % confidence). Of 24 copies of 10 s each, all are found exact,
+quieter, low-passed at 3 kHz, through mp3 and made anew from noisy latents, and all 24 of 5 s inside another song; of 24
+that lie 6 dB under another song one is, and eleven more are called worth hearing, as are 18 % of songs of the style.
 """
 
 from __future__ import annotations
@@ -42,8 +47,8 @@ EXCERPTS = 48
 RELATED = 0.8
 """Training tracks whose latents agree this well somewhere are copies of each other, and measure no chance."""
 FINGERPRINT = Measure("fingerprint", floor=120.0, sure=300.0, noticed=15.0)
-"""Nats. Of 240 songs in the styles of 16 tracks each, made by the program that made the tracks, six reach 120 and none
-230; copies of 10 s reach 170 to 740, of 5 s 50 to 320, 6 dB under another song 150 at most."""
+"""Nats. Of 240 songs in the styles of 16 tracks each, made by the program that made the tracks, seven reach 120 and
+none 230; copies of 10 s reach 170 to 740, of 5 s 50 to 320, 6 dB under another song 150 at most."""
 LATENTS = Measure("latents", floor=0.7, sure=0.8, noticed=0.5, straightened=fisher, bent=math.tanh)
 """Correlations. Such songs reach 0.63; copies 0.95, through mp3 0.92, under a low-pass at 3 kHz 0.78."""
 SAMPLE_RATE = 44100
