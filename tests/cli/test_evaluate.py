@@ -37,7 +37,20 @@ def test_a_lora_is_evaluated_into_a_folder_that_can_be_opened(
 ) -> None:
     held_out = write_dataset(tmp_path / "held_out", tracks=2, duration_s=3)
     before = sorted(held_out.rglob("*"))
-    common = ("evaluate", f"{lora}:0.5", "--model", model, "--prompts", prompts, "--seeds", 1, "--duration", 5, "--suite", 0)
+    common = (
+        "evaluate",
+        f"{lora}:0.5",
+        "--model",
+        model,
+        "--prompts",
+        prompts,
+        "--seeds",
+        1,
+        "--duration",
+        5,
+        "--suite",
+        0,
+    )
     outcome = acestep(*common, "--held-out", held_out, "--out", "report", "--json")
     assert outcome.status == 0, outcome.stderr
     told = outcome.json

@@ -67,7 +67,8 @@ def demo(
             save_card,
             write_page,
         )
-        from acestep.evaluation.listeners import EffectListener, MemorisationListener
+        from acestep.evaluation.listeners import EffectListener
+        from acestep.evaluation.memorised_passages import MemorisationListener
         from acestep.pipeline import ACEStepPipeline
         from acestep.training import LoRATrainer, ProgressCallback
 
