@@ -1,6 +1,6 @@
 import torch
 
-from acestep.datasets.seeding import derive_seed, derived_generator
+from acestep.datasets.seeding import derive_seed, derive_share, derived_generator
 
 
 def test_a_purpose_gives_one_seed_and_another_purpose_another():
@@ -8,6 +8,14 @@ def test_a_purpose_gives_one_seed_and_another_purpose_another():
     seeds = {derive_seed(seed, what, epoch) for seed in range(5) for what in ("crop", "noise") for epoch in range(5)}
     assert len(seeds) == 50
     assert all(0 <= seed < 1 << 63 for seed in seeds)
+
+
+def test_shares_fill_the_interval_evenly():
+    shares = [derive_share("track", index) for index in range(4000)]
+    assert min(shares) >= 0
+    assert max(shares) <= 1
+    quarters = [sum(low <= share < low + 0.25 for share in shares) for low in (0, 0.25, 0.5, 0.75)]
+    assert all(abs(count - 1000) < 120 for count in quarters)
 
 
 def test_numbers_that_touch_are_not_mistaken_for_each_other():

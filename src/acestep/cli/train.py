@@ -77,7 +77,7 @@ def look(
 
 
 def prepare(reporter: Reporter, trainer: LoRATrainer, *, skip_bad: bool = False) -> LatentDataset:
-    """The config's dataset, checked and encoded, with a bar that knows the audio that is left."""
+    """The config's dataset, checked and encoded, with a bar over recordings and their changed copies."""
     with reporter.progress("Encoding recordings") as progress:
 
         def hear(done: PreparationProgress) -> None:

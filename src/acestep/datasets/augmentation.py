@@ -17,7 +17,7 @@ from acestep.audio.streaming import Audio, stream_recording
 from acestep.audio.stretching import stretch
 from acestep.datasets.annotations import Annotation
 from acestep.datasets.musical_terms import is_key, scale_tempos, transpose_key, transpose_text
-from acestep.datasets.seeding import derive_seed, derived_generator
+from acestep.datasets.seeding import derive_seed, derive_share, derived_generator
 from acestep.errors import InputError
 
 AUGMENTATION_VERSION = 1
@@ -32,7 +32,6 @@ SHORTEST_S = 1.0
 MAX_VARIANTS = 32
 # Steps of the golden section fill an interval evenly, however many are taken.
 _GOLDEN = 0.6180339887498949
-_SEED_RANGE = 1 << 63
 
 
 @dataclass(frozen=True)
@@ -146,12 +145,12 @@ def _semitones(content: str, number: int) -> int:
 
 
 def _tempo(content: str, number: int) -> float:
-    place = (derive_seed(content, "tempo") / _SEED_RANGE + number * _GOLDEN) % 1
+    place = (derive_share(content, "tempo") + number * _GOLDEN) % 1
     return round(TEMPOS[0] + (TEMPOS[1] - TEMPOS[0]) * place, 4)
 
 
 def _snr_db(content: str, number: int) -> float:
-    return round(SNR_DB[0] + (SNR_DB[1] - SNR_DB[0]) * derive_seed(content, "snr", number) / _SEED_RANGE, 2)
+    return round(SNR_DB[0] + (SNR_DB[1] - SNR_DB[0]) * derive_share(content, "snr", number), 2)
 
 
 def _with_words(annotation: Annotation, rewrite: Callable[[str], str]) -> Annotation:

@@ -14,12 +14,10 @@ from torch import Tensor
 
 from acestep.datasets.augmentation import Change
 from acestep.datasets.latent_cache import read_entry, read_frames
-from acestep.datasets.seeding import derive_seed, derived_generator
+from acestep.datasets.seeding import derive_seed, derive_share, derived_generator
 from acestep.errors import DatasetError
 from acestep.families.base import Conditioning
 from acestep.wording import names_text
-
-_HASH_RANGE = 1 << 63
 
 
 @dataclass(frozen=True)
@@ -180,7 +178,7 @@ class LatentDataset:
         chance holds out nothing, the track nearest to it is; with fewer than two different recordings there is no
         choice. What is held out has no variants: it is measured as it was recorded.
         """
-        places = {track.content: derive_seed(track.content, "split") / _HASH_RANGE for track in self.tracks}
+        places = {track.content: derive_share(track.content, "split") for track in self.tracks}
         if fraction <= 0 or len(places) < 2:
             return self, None
         nearest = min(places, key=places.__getitem__)

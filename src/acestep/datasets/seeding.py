@@ -13,6 +13,11 @@ def derive_seed(*purpose: int | str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def derive_share(*purpose: int | str) -> float:
+    """A number from 0 to 1, each as likely."""
+    return derive_seed(*purpose) / (1 << 63)
+
+
 def derived_generator(*purpose: int | str) -> torch.Generator:
     """A generator on the CPU, so that the numbers do not depend on the device they are used on."""
     return torch.Generator().manual_seed(derive_seed(*purpose))

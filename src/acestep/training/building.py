@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -60,6 +60,31 @@ def training_noise(config: TrainingConfig, noise: TrainingNoise) -> TrainingNois
         "lyric_dropout": drops.lyrics,
     }
     return replace(noise, **{name: value for name, value in wanted.items() if value is not None})
+
+
+def adapter_form(config: TrainingConfig, ranks: Mapping[str, int]) -> dict[str, Any]:
+    """What `attach_trainable` takes besides the targets. ranks: of modules that have their own (`lora/targets.py`)."""
+    lora = config.lora
+    return {
+        "rank": lora.rank,
+        "alpha": lora.alpha,
+        "dropout": lora.dropout,
+        "rslora": lora.use_rslora,
+        "dora": lora.use_dora,
+        "ranks": dict(ranks),
+    }
+
+
+def training_plan(config: TrainingConfig, tracks: int) -> TrainingPlan:
+    """How the run walks through so many tracks."""
+    loop = config.training
+    return TrainingPlan(
+        tracks=tracks,
+        examples_per_step=loop.batch_size * loop.gradient_accumulation,
+        epochs=loop.epochs,
+        seed=loop.seed,
+        max_steps=loop.max_steps,
+    )
 
 
 def optimization_settings(config: TrainingConfig, total_steps: int) -> OptimizationSettings:

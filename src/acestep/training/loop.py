@@ -32,6 +32,7 @@ from acestep.training.objective import losses_under, losses_with_alignment
 from acestep.training.optimization import Optimization
 from acestep.training.pace import Pace
 from acestep.training.plan import TrainingPlan
+from acestep.training.precision import autocast
 from acestep.training.processes import Processes, shared_out
 from acestep.training.results import EpochResult, ExampleLoss, RunInfo, SamplesResult, StepResult, ValidationResult
 from acestep.training.run_folder import RunFolder
@@ -557,8 +558,7 @@ class TrainingLoop:
         return f"the last good checkpoint is {self.last_checkpoint}"
 
     def _autocast(self) -> torch.autocast:
-        kind = self.settings.autocast
-        return torch.autocast(self.family.device.type, dtype=kind or torch.bfloat16, enabled=kind is not None)
+        return autocast(self.family.device, self.settings.autocast)
 
 
 @contextmanager

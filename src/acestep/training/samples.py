@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 SILENT_PEAK = 1e-3
 """-60 dB below full scale: a song that never gets louder is called silent."""
+SAMPLED_PROMPTS = 2
+"""Of the dataset's, where a config names none."""
 _SLUG_BYTES = 60
 _NAME = "sample"
 _BANDS, _COLUMNS_PER_S, _RANGE_DB = 48, 20, 60.0
@@ -55,8 +57,8 @@ def log_note(event: str, **details: Any) -> None:
 
 
 @dataclass(frozen=True)
-class _Wish:
-    """A song to make: its place, prompt and seed, and the file's name in each round's folder."""
+class _Song:
+    """To be made in each round: its prompt and seed, and the file's name in the round's folder."""
 
     prompt: str
     seed: int
@@ -88,8 +90,8 @@ class SampleMaker:
         SamplingSettings.complete(family.sampling, **wishes)
         family.encode_prompt(list(prompts), texts)
         self._lyrics = dict(zip(prompts, texts, strict=True))
-        self._wishes = tuple(
-            _Wish(prompt, check_seed(seed), f"{place:02}-{slug(prompt)}-seed{seed}.flac")
+        self._songs = tuple(
+            _Song(prompt, check_seed(seed), f"{place:02}-{slug(prompt)}-seed{seed}.flac")
             for place, prompt in enumerate(prompts, start=1)
             for seed in dict.fromkeys(seeds)
         )
@@ -112,52 +114,52 @@ class SampleMaker:
             with _undisturbed(family), family.encoders_on(family.device):
                 base = self._make_base(adapter, note)
                 with written_whole(self._folder / name) as partial, _as_saved(adapter):
-                    made = [wish for wish in self._wishes if self._write(wish, partial, note, epoch=epoch, step=step)]
-                    paths = {wish: partial / wish.file for wish in made}
-                    common = [wish for wish in made if wish in base]
-                    likeness = _likeness([(wish.prompt, paths[wish], base[wish]) for wish in common])
+                    made = [song for song in self._songs if self._write(song, partial, note, epoch=epoch, step=step)]
+                    paths = {song: partial / song.file for song in made}
+                    common = [song for song in made if song in base]
+                    likeness = _likeness([(song.prompt, paths[song], base[song]) for song in common])
                 samples = [
                     Sample(
-                        wish.prompt, self._lyrics[wish.prompt], wish.seed, self._folder / name / wish.file, base[wish]
+                        song.prompt, self._lyrics[song.prompt], song.seed, self._folder / name / song.file, base[song]
                     )
-                    for wish in common
+                    for song in common
                 ]
         except (AceStepError, OSError, torch.OutOfMemoryError) as error:
             note("samples_failed", epoch=epoch, step=step, error=f"{type(error).__name__}: {error}")
             samples, likeness = [], None
         return SamplesResult(step, epoch, self._folder / name, tuple(samples), likeness)
 
-    def _make_base(self, adapter: TrainableAdapter, note: Note) -> dict[_Wish, Path]:
-        """The base's songs by wish; what lies there already from the same base and settings is kept."""
+    def _make_base(self, adapter: TrainableAdapter, note: Note) -> dict[_Song, Path]:
+        """Files of the songs by the base; what lies there already from the same base and settings is kept."""
         folder = self._folder / "base"
         with _without(adapter):
             return {
-                wish: folder / wish.file
-                for wish in self._wishes
-                if self._is_there(folder / wish.file, wish) or self._write(wish, folder, note)
+                song: folder / song.file
+                for song in self._songs
+                if self._is_there(folder / song.file, song) or self._write(song, folder, note)
             }
 
-    def _write(self, wish: _Wish, folder: Path, note: Note, **told: int) -> bool:
-        song = self._pipe(wish.prompt, self._lyrics[wish.prompt], seed=wish.seed, **self._settings)
-        about = {**told, "of": "the adapter" if told else "the base", "prompt": wish.prompt, "seed": wish.seed}
-        if not bool(song.audio.isfinite().all()):
+    def _write(self, song: _Song, folder: Path, note: Note, **told: int) -> bool:
+        made = self._pipe(song.prompt, self._lyrics[song.prompt], seed=song.seed, **self._settings)
+        about = {**told, "of": "the adapter" if told else "the base", "prompt": song.prompt, "seed": song.seed}
+        if not bool(made.audio.isfinite().all()):
             note("broken_sample", **about)
             return False
-        if float(song.audio.abs().max()) < SILENT_PEAK:
-            note("silent_sample", **about, file=wish.file)
+        if float(made.audio.abs().max()) < SILENT_PEAK:
+            note("silent_sample", **about, file=song.file)
         loras = (
             [{"path": f"{self._folder.resolve().parent.name} at step {told['step']}", "weight": 1.0}] if told else []
         )
-        replace(song, recipe={**song.recipe, "loras": loras, **told}).save(folder / wish.file)
+        replace(made, recipe={**made.recipe, "loras": loras, **told}).save(folder / song.file)
         return True
 
-    def _is_there(self, path: Path, wish: _Wish) -> bool:
+    def _is_there(self, path: Path, song: _Song) -> bool:
         try:
             recipe = read_recipe(path)
         except (AceStepError, OSError):
             return False
         params = recipe.get("params", {})
-        asked = {"prompt": wish.prompt, "lyrics": self._lyrics[wish.prompt], "seed": wish.seed, **self._settings}
+        asked = {"prompt": song.prompt, "lyrics": self._lyrics[song.prompt], "seed": song.seed, **self._settings}
         same = all(params.get(name) == _plain(value) for name, value in asked.items() if value is not None)
         return same and recipe.get("fingerprint") == self._pipe.family.fingerprint()
 

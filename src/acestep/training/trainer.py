@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,20 @@ from acestep.families.base import Family
 from acestep.families.checkpoint import require_finite
 from acestep.families.loading import default_device, load_family
 from acestep.lora.adapter import Adapter, write_adapter
-from acestep.lora.attach import TrainableAdapter, attach_trainable, module_shapes
+from acestep.lora.attach import TrainableAdapter, module_shapes
 from acestep.lora.metadata import AdapterMetadata
 from acestep.lora.targets import find_ranks, find_targets
 from acestep.models.compilation import compiled_blocks
 from acestep.models.quantization import quantization_of
+from acestep.training.attaching import attached
 from acestep.training.building import (
+    adapter_form,
     build_watchers,
     changed_settings,
     optimization_settings,
     run_identity,
     training_noise,
+    training_plan,
     warnings_of,
 )
 from acestep.training.callbacks import TrainingCallback
@@ -44,17 +47,16 @@ from acestep.training.commands import RunCommands, hearing_signals
 from acestep.training.config import TrainingConfig
 from acestep.training.loop import LoopSettings, Outcome, TrainingLoop
 from acestep.training.optimization import Optimization
-from acestep.training.plan import TrainingPlan
 from acestep.training.planning.outlook import Extent, extent_of_dataset, extent_of_folder, run_shape, step_settings
 from acestep.training.planning.planner import RunPlan, plan_run
+from acestep.training.precision import autocast_dtype
 from acestep.training.processes import join_processes
 from acestep.training.results import TrainingSummary
 from acestep.training.run_folder import RunFolder
-from acestep.training.samples import SampleMaker
+from acestep.training.samples import SAMPLED_PROMPTS, SampleMaker
 from acestep.training.sharding import sharded_base
 
 _EXAMPLE_PROMPTS = 3
-_SAMPLED_PROMPTS = 2
 
 
 class LoRATrainer:
@@ -298,31 +300,12 @@ class LoRATrainer:
         dtype = torch.bfloat16 if half else torch.float32
         return load_family(name, device=device, dtype=dtype, quantization=self.config.base_quantization)
 
-    @contextmanager
-    def _attached(self) -> Iterator[TrainableAdapter]:
+    def _attached(self) -> AbstractContextManager[TrainableAdapter]:
         """A fresh adapter on the network for the block, and the network as it was after it."""
-        lora = self.config.lora
-        network: Any = self.family.network
-        checkpointing = getattr(network, "gradient_checkpointing", None)
-        adapter = attach_trainable(
-            network,
-            self._targets,
-            rank=lora.rank,
-            alpha=lora.alpha,
-            dropout=lora.dropout,
-            rslora=lora.use_rslora,
-            dora=lora.use_dora,
-            ranks=self._ranks,
-            generator=derived_generator(self.config.training.seed, "adapter"),
-        )
-        if checkpointing is not None:
-            network.gradient_checkpointing = self.config.gradient_checkpointing
-        try:
-            yield adapter
-        finally:
-            adapter.detach()
-            if checkpointing is not None:
-                network.gradient_checkpointing = checkpointing
+        generator = derived_generator(self.config.training.seed, "adapter")
+        form = {**adapter_form(self.config, self._ranks), "generator": generator}
+        checkpointing = self.config.gradient_checkpointing
+        return attached(self.family.network, self._targets, form=form, gradient_checkpointing=checkpointing)
 
     def _loop(
         self,
@@ -367,13 +350,7 @@ class LoRATrainer:
         """The config ends here: the loop gets plain values."""
         training, held_out = dataset.split(config.data.validation_split)
         loop = config.training
-        plan = TrainingPlan(
-            tracks=len(training),
-            examples_per_step=loop.batch_size * loop.gradient_accumulation,
-            epochs=loop.epochs,
-            seed=loop.seed,
-            max_steps=loop.max_steps,
-        )
+        plan = training_plan(config, len(training))
         return TrainingLoop(
             self.family,
             adapter,
@@ -388,7 +365,7 @@ class LoRATrainer:
                 validate_every=loop.validate_every,
                 sample_every=config.samples.every_epochs,
                 keep_checkpoints=config.checkpoints.keep,
-                autocast=torch.bfloat16 if config.precision == "bf16" else None,
+                autocast=autocast_dtype(config.precision),
             ),
             optimization=Optimization(adapter.parameters(), optimization_settings(config, plan.total_steps)),
             samples=self._sample_maker(config, folder, held_out or training),
@@ -404,7 +381,7 @@ class LoRATrainer:
         samples = config.samples
         if samples.every_epochs is None:
             return None
-        prompts = samples.prompts or tuple(dict.fromkeys(track.prompt for track in tracks.tracks))[:_SAMPLED_PROMPTS]
+        prompts = samples.prompts or tuple(dict.fromkeys(track.prompt for track in tracks.tracks))[:SAMPLED_PROMPTS]
         return SampleMaker(
             self.family,
             prompts=prompts,

@@ -6,20 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from acestep.datasets.folder import DatasetFolder
 from acestep.datasets.latent_cache import LatentCache
 from acestep.datasets.latent_dataset import LatentDataset
 from acestep.families.base import Conditioning, Family
-from acestep.training.building import optimization_settings
+from acestep.training.building import adapter_form, optimization_settings, training_plan
 from acestep.training.config import TrainingConfig
-from acestep.training.plan import TrainingPlan
 from acestep.training.planning.run_shape import RunShape
 from acestep.training.planning.step_settings import StepSettings
+from acestep.training.precision import autocast_dtype
+from acestep.training.samples import SAMPLED_PROMPTS
 from acestep.training.validation import LEVELS
-
-_SAMPLED_PROMPTS = 2
 
 
 @dataclass(frozen=True)
@@ -68,23 +65,18 @@ def step_settings(
     config: TrainingConfig, targets: tuple[str, ...], ranks: Mapping[str, int], extent: Extent
 ) -> StepSettings:
     """What one step of the run will cost."""
-    lora, loop = config.lora, config.training
+    loop = config.training
+    form = adapter_form(config, ranks)
     return StepSettings(
         frames=extent.frames,
         targets=targets,
-        rank=lora.rank,
-        adapter={
-            "alpha": lora.alpha,
-            "dropout": lora.dropout,
-            "rslora": lora.use_rslora,
-            "dora": lora.use_dora,
-            "ranks": dict(ranks),
-        },
+        rank=form.pop("rank"),
+        adapter=form,
         text_tokens=extent.example.text_states.shape[1],
         lyric_tokens=extent.example.lyric_ids.shape[1],
         batch_size=loop.batch_size,
         accumulation=min(loop.gradient_accumulation, -(-extent.tracks // loop.batch_size)),
-        autocast=torch.bfloat16 if config.precision == "bf16" else None,
+        autocast=autocast_dtype(config.precision),
         gradient_checkpointing=config.gradient_checkpointing,
         quantization=config.base_quantization,
         optimization=optimization_settings(config, 1),
@@ -94,15 +86,9 @@ def step_settings(
 def run_shape(config: TrainingConfig, extent: Extent, cache: LatentCache) -> RunShape:
     """How long the run will be, and what it will leave on the disk."""
     loop, samples = config.training, config.samples
-    plan = TrainingPlan(
-        tracks=extent.tracks,
-        examples_per_step=loop.batch_size * loop.gradient_accumulation,
-        epochs=loop.epochs,
-        seed=loop.seed,
-        max_steps=loop.max_steps,
-    )
+    plan = training_plan(config, extent.tracks)
     epochs = -(-plan.total_steps // plan.steps_per_epoch)
-    songs = (len(samples.prompts) or _SAMPLED_PROMPTS) * len(samples.seeds)
+    songs = (len(samples.prompts) or SAMPLED_PROMPTS) * len(samples.seeds)
     augmentation = config.data.augmentation
     changed = augmentation.pitch_shift or augmentation.time_stretch or augmentation.add_noise
     return RunShape(

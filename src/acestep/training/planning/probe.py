@@ -18,8 +18,9 @@ import torch
 from acestep.families.base import Conditioning, Family
 from acestep.training.memory import peak_memory_bytes
 from acestep.training.optimization import Optimization
-from acestep.training.planning.step_run import autocast, material, prepared, run_micro_batch
+from acestep.training.planning.step_run import material, prepared, run_micro_batch
 from acestep.training.planning.step_settings import StepSettings
+from acestep.training.precision import autocast
 
 _ROUNDS = 3
 _PATIENCE_S = 20.0

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from acestep.families.base import Conditioning, Family
-from acestep.lora.attach import TrainableAdapter, attach_trainable
+from acestep.lora.attach import TrainableAdapter
+from acestep.training.attaching import attached
 from acestep.training.objective import Draws, losses_under
 from acestep.training.planning.step_settings import StepSettings
+from acestep.training.precision import autocast
 
 _LATENT_SHAPE = (8, 16)
 
@@ -20,20 +22,15 @@ _LATENT_SHAPE = (8, 16)
 def prepared(family: Family, settings: StepSettings) -> Iterator[TrainableAdapter]:
     """The settings' adapter on the family for the block, with dropout and checkpointing as in training; after it the
     network and torch's random numbers are as they were."""
-    network = family.network
-    checkpointing = getattr(network, "gradient_checkpointing", None)
     devices = [family.device] if family.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        adapter = attach_trainable(network, settings.targets, rank=settings.rank, **settings.adapter)
-        try:
-            if checkpointing is not None:
-                network.gradient_checkpointing = settings.gradient_checkpointing  # type: ignore[assignment]
-            adapter.drop_out(True)
-            yield adapter
-        finally:
-            adapter.detach()
-            if checkpointing is not None:
-                network.gradient_checkpointing = checkpointing
+    form = {"rank": settings.rank, **settings.adapter}
+    checkpointing = settings.gradient_checkpointing
+    with (
+        torch.random.fork_rng(devices=devices),
+        attached(family.network, settings.targets, form=form, gradient_checkpointing=checkpointing) as adapter,
+    ):
+        adapter.drop_out(True)
+        yield adapter
 
 
 def material(example: Conditioning, settings: StepSettings, device: torch.device) -> tuple[Tensor, Conditioning, Draws]:
@@ -66,7 +63,3 @@ def run_micro_batch(family: Family, settings: StepSettings, given: tuple[Tensor,
     with autocast(family.device, settings.autocast):
         total = losses_under(family.velocity, clean, conditioning, draws).sum() / settings.batch_size
     total.backward()  # type: ignore[no-untyped-call]
-
-
-def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
-    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
