@@ -110,10 +110,11 @@ def test_what_cannot_be_finished_leaves_nothing_behind(
     ("change", "message"),
     [
         ({"loras": []}, "no adapter"),
-        ({"weight": math.nan}, "no finite number"),
+        ({"weight": math.nan}, "no number up to"),
         ({"dtype": "int4"}, "no dtype"),
         ({"base": "nowhere"}, "no folder"),
-        ({"weight": 1e38}, "no longer finite"),
+        ({"weight": 1e38}, "no number up to"),
+        ({"weight": 1e6}, "no longer finite"),
     ],
 )
 def test_what_cannot_be_is_refused(pair: tuple[Path, Path], tmp_path: Path, change: dict[str, Any], message: str):

@@ -89,6 +89,11 @@ def test_what_is_there_is_kept_unless_forced_and_nothing_but_an_adapter_is_repla
             convert_adapter(source, target, "peft")
     with pytest.raises(InputError, match="no adapter"):
         convert_adapter(source, tmp_path / "songs", "peft", force=True)
+    collection = tmp_path / "songs"
+    for name in ("mine.safetensors", "other.safetensors"):
+        (collection / name).touch()
+    with pytest.raises(InputError, match="no adapter"):
+        convert_adapter(source, collection, "peft", force=True)
     file = tmp_path / "x.safetensors"
     for _ in range(2):
         convert_adapter(source, file, "kohya", force=True)

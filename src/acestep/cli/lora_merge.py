@@ -80,7 +80,7 @@ def merge(
     options, groups = _options(option or []), _groups(group or [])
     with reporting(as_json=as_json, debug=debug) as reporter:
         from acestep.lora.merge import merge_loras
-        from acestep.lora.merge.settings import check_output
+        from acestep.lora.output import check_output
 
         found = None
         if search:
@@ -231,7 +231,7 @@ def _searched(
     from acestep.evaluation.recordings import read_held_out
     from acestep.families.loading import load_family
     from acestep.lora import module_shapes, read_adapter
-    from acestep.lora.lineage import name_of
+    from acestep.lora.lineage import distinct_names
 
     if len(folders) != len(pairs):
         raise typer.BadParameter(
@@ -239,10 +239,10 @@ def _searched(
         )
     with reporter.progress("Reading recordings"):
         family = load_family(model)
-        shapes = module_shapes(family.network)
+        shapes, names = module_shapes(family.network), distinct_names([path for path, _ in pairs])
         sources = [
-            SearchedSource(name_of(path), read_adapter(path, shapes), read_held_out(family, folder).clips)
-            for (path, _), folder in zip(pairs, folders, strict=True)
+            SearchedSource(name, read_adapter(path, shapes), read_held_out(family, folder).clips)
+            for name, (path, _), folder in zip(names, pairs, folders, strict=True)
         ]
     with reporter.progress("Searching weights") as progress:
         return search_weights(family, sources, sum_to_one=average, progress=progress)

@@ -22,6 +22,7 @@ from acestep.lora.formats import ACESTEP, save_adapter_file
 from acestep.lora.keys import ModuleNames, Role, other_kind, parse_key, without_prefixes
 from acestep.lora.locating import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles, locate_adapter
 from acestep.lora.metadata import metadata_from_header
+from acestep.lora.output import is_adapter_folder
 from acestep.lora.strength import StrengthSettings, scale_of, settings_from_config, settings_from_header
 from acestep.lora.tensor_file import TensorFile, open_tensor_file, require_finite
 from acestep.lora.whole_folder import written_whole
@@ -180,7 +181,7 @@ def write_adapter(
     folder = Path(folder)
     if not adapter.factors:
         raise AdapterError(f"the adapter for {folder} has no factors, so there is nothing to write")
-    if folder.exists() and not _may_replace(folder):
+    if folder.exists() and not is_adapter_folder(folder):
         raise AdapterError(f"{folder} holds something that is no adapter; give another name, or move it away")
     card = model_card(
         title or folder.name, adapter.metadata, modules=len(adapter.factors), rank=adapter.rank, prompts=prompts
@@ -253,7 +254,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} holds a {type(values).__name__}, expected an object")
     return values
-
-
-def _may_replace(folder: Path) -> bool:
-    return folder.is_dir() and ((folder / WEIGHTS_FILE).exists() or not any(folder.iterdir()))

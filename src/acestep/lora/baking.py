@@ -22,12 +22,13 @@ from acestep.families.hub import find_checkpoint
 from acestep.lora.adapter import read_adapter
 from acestep.lora.bases import base_shapes
 from acestep.lora.factors import Adapter
-from acestep.lora.lineage import as_parent, name_of, sha256_of
+from acestep.lora.lineage import as_parent, distinct_names, sha256_of
 from acestep.lora.locating import locate_adapter
 from acestep.lora.merge.groups import checked_weights
 from acestep.lora.merge.settings import checked_dtype
 from acestep.lora.merge.sources import checked_loras
 from acestep.lora.metadata import Parent
+from acestep.lora.output import check_output, told_in_words
 from acestep.lora.tensor_file import TensorFile, open_tensor_file
 from acestep.lora.tensor_stream import DTYPES_BY_NAME, PlannedTensor, write_tensors
 from acestep.lora.whole_folder import written_whole
@@ -80,9 +81,10 @@ def bake(
     _check_output(output, folder, overwrite=overwrite)
     shapes = base_shapes(folder)
     adapters = [read_adapter(path, shapes) for path, _ in pairs]
+    names = distinct_names([path for path, _ in pairs])
     parents = [
-        as_parent(adapter.metadata, name=name_of(path), sha256=sha256_of(locate_adapter(path).weights), weight=weight)
-        for (path, _), adapter, weight in zip(pairs, adapters, weights, strict=True)
+        as_parent(adapter.metadata, name=name, sha256=sha256_of(locate_adapter(path).weights), weight=weight)
+        for (path, _), name, adapter, weight in zip(pairs, names, adapters, weights, strict=True)
     ]
     _check_families(folder, parents, adapters)
     file = open_tensor_file(folder / TRANSFORMER_WEIGHTS)
@@ -98,14 +100,11 @@ def bake(
         return _folded(name, weight, adapters, weights, planned[name].dtype, lost)
 
     header = {HEADER_KEY: json.dumps([parent.model_dump(mode="json") for parent in parents])}
-    try:
-        with written_whole(output) as partial:
-            linked = _link_others(folder, partial)
-            # The base's own card would say that this is the base.
-            (partial / _CARD).write_text(_card(output.name, folder.name, parents), encoding="utf-8")
-            write_tensors(partial / TRANSFORMER_WEIGHTS, planned, make, metadata=header, progress=progress)
-    except OSError as error:
-        raise CheckpointError(f"{output} could not be written: {error}; is there room on the disk?") from error
+    with told_in_words(output), written_whole(output) as partial:
+        linked = _link_others(folder, partial)
+        # The base's own card would say that this is the base.
+        (partial / _CARD).write_text(_card(output.name, folder.name, parents), encoding="utf-8")
+        write_tensors(partial / TRANSFORMER_WEIGHTS, planned, make, metadata=header, progress=progress)
     rounding = (lost[0] / lost[1]) ** 0.5 if lost[1] else 0.0
     return BakeReport(output, tuple(parents), len(changed), rounding, chosen, linked)
 
@@ -159,16 +158,12 @@ def _check_families(folder: Path, parents: Sequence[Parent], adapters: Sequence[
 
 
 def _check_output(output: Path, base: Path, *, overwrite: bool) -> None:
-    if output.is_file():
-        raise InputError(f"{output} is a file; give a folder's name")
+    check_output(output, overwrite=overwrite)
     resolved, inside = output.resolve(), base.resolve()
     if resolved == inside or inside in resolved.parents or resolved in inside.parents:
         raise InputError(f"{output} and the base's folder {base} lie in each other; give a folder beside it")
-    if output.exists() and any(output.iterdir()):
-        if not overwrite:
-            raise InputError(f"{output} is there already; give another name, or overwrite (--force) to replace it")
-        if not (output / TRANSFORMER_WEIGHTS).is_file():
-            raise InputError(f"{output} holds something that is no checkpoint; give another name, or move it away")
+    if output.exists() and any(output.iterdir()) and not (output / TRANSFORMER_WEIGHTS).is_file():
+        raise InputError(f"{output} holds something that is no checkpoint; give another name, or move it away")
 
 
 def _check_room(output: Path, needed: int) -> None:

@@ -23,6 +23,7 @@ from acestep.lora.card import model_card
 from acestep.lora.factors import Adapter, Factors
 from acestep.lora.formats import Format, find_format, save_adapter_file
 from acestep.lora.locating import locate_adapter
+from acestep.lora.output import is_adapter_folder
 from acestep.lora.tensor_file import open_tensor_file
 from acestep.lora.whole_folder import written_whole
 
@@ -169,8 +170,7 @@ def _refuse_existing(target: Path, *, force: bool) -> None:
         return
     if not force:
         raise InputError(f"{target} is there already; give another name, or force to replace it")
-    replaceable = target.is_file() or not any(target.iterdir()) or any(target.glob(f"*{_FILE}"))
-    if target.is_file() != (target.suffix == _FILE) or not replaceable:
+    if not (target.is_file() if target.suffix == _FILE else is_adapter_folder(target)):
         raise InputError(f"{target} is there already and is no adapter; give another name, or move it away")
 
 

@@ -22,8 +22,9 @@ from acestep.lora.baking import TRANSFORMER_WEIGHTS, family_of
 from acestep.lora.bases import base_shapes
 from acestep.lora.factors import Adapter, Factors
 from acestep.lora.merge.low_rank import RankChoice, decompose_dense
-from acestep.lora.merge.settings import check_output, check_rank, checked_dtype
+from acestep.lora.merge.settings import check_rank, checked_dtype
 from acestep.lora.metadata import AdapterMetadata
+from acestep.lora.output import check_output, told_in_words
 from acestep.lora.tensor_file import TensorFile, open_tensor_file
 
 
@@ -112,10 +113,8 @@ def extract_adapter(
         options={"rank": rank, "from": other.name},
     )
     adapter = Adapter(factors, metadata)
-    try:
+    with told_in_words(output):
         write_adapter(output, adapter, dtype=chosen or torch.float32)
-    except OSError as error:
-        raise CheckpointError(f"{output} could not be written: {error}; is there room on the disk?") from error
     energy = sum(module.norm**2 for module in told)
     lost = sum(module.energy_lost * module.norm**2 for module in told) / energy
     return ExtractReport(output, adapter.rank, tuple(told), lost, tuple(left_out))

@@ -6,12 +6,15 @@ The tree is in the file's own header (metadata.py), so no parent has to be at ha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from acestep.lora.locating import PEFT_WEIGHTS_FILE, WEIGHTS_FILE, locate_adapter
 from acestep.lora.metadata import AdapterMetadata, Parent, metadata_from_header
 from acestep.lora.tensor_file import open_tensor_file
+
+_RESULT = "adapter"
+"""The folder in which a training run leaves what it made (DESIGN.md, run folder)."""
 
 
 def lineage(path: str | Path) -> Parent:
@@ -44,14 +47,32 @@ def ancestors(node: Parent) -> Iterator[Parent]:
 
 
 def name_of(path: str | Path) -> str:
-    """What to call an adapter: its folder's name, its file's, or the hub id or official name that it was asked by."""
+    """What to call an adapter: its folder's name, its file's, or the hub id or official name that it was asked by.
+
+    A run's result is called as the run: its folder has the same name in all of them.
+    """
     place = Path(path)
     if not place.exists():
         return str(path)
     place = place.resolve()
     if place.name in (WEIGHTS_FILE, PEFT_WEIGHTS_FILE):
         place = place.parent
+    if place.is_dir() and place.name == _RESULT:
+        place = place.parent
     return place.name if place.is_dir() else place.stem
+
+
+def distinct_names(paths: Sequence[str | Path]) -> list[str]:
+    """`name_of` each, in their order; those that are alike are numbered from the second on."""
+    names: list[str] = []
+    for path in paths:
+        own = name = name_of(path)
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{own} ({number})"
+        names.append(name)
+    return names
 
 
 def sha256_of(path: Path) -> str:

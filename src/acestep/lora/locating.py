@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,10 @@ class AdapterFiles:
 def locate_adapter(path: str | Path) -> AdapterFiles:
     """The files of an adapter; CheckpointError where there are none or only pickles, which can run code when read."""
     place = Path(path).expanduser()
-    if not place.exists() and (repository := hub_id_of(path) or HUB_ID.fullmatch(str(path))):
+    # `Path.exists` raises for a name that is longer than a disk takes.
+    if not os.path.exists(place) and (repository := hub_id_of(path) or HUB_ID.fullmatch(str(path))):
         place = _download(repository if isinstance(repository, str) else repository[0])
-    if not place.exists():
+    if not os.path.exists(place):
         raise MissingWeightsError(
             f"there is no adapter at {path}; give a file, a folder, a hub id (owner/name) or an official LoRA's name"
         )

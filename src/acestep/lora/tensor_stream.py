@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from acestep.errors import CheckpointError
+from acestep.lora.output import told_in_words
 
 _NAMES = {
     torch.float64: "F64",
@@ -62,15 +62,12 @@ def write_tensors(
         header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header, ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    try:
-        with path.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for done, name in enumerate(names, start=1):
-                tensor_of = planned[name]
-                made = make(name).detach().to("cpu", tensor_of.dtype).contiguous()
-                assert tuple(made.shape) == tensor_of.shape, name
-                file.write(made.view(-1).view(torch.uint8).numpy().data)
-                if progress is not None:
-                    progress(done, len(names))
-    except OSError as error:
-        raise CheckpointError(f"{path.name} could not be written: {error}; is there room on the disk?") from error
+    with told_in_words(path), path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for done, name in enumerate(names, start=1):
+            tensor_of = planned[name]
+            made = make(name).detach().to("cpu", tensor_of.dtype).contiguous()
+            assert tuple(made.shape) == tensor_of.shape, name
+            file.write(made.view(-1).view(torch.uint8).numpy().data)
+            if progress is not None:
+                progress(done, len(names))

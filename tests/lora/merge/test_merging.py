@@ -255,9 +255,12 @@ def test_progress_is_told_module_by_module(pair: tuple[Path, Path], tmp_path: Pa
         ({"strategy": "average"}, InputError, "choose one of weighted_average"),
         ({"weights": (0.5, -0.5)}, InputError, "sum to zero"),
         ({"weights": (0.0, 0.0), "strategy": "ties"}, InputError, "all weights are 0"),
-        ({"weights": (math.nan, 1.0)}, InputError, "no finite number"),
-        ({"weights": (math.inf, 1.0)}, InputError, "no finite number"),
-        ({"weights": ("a", 1.0)}, InputError, "no finite number"),
+        ({"weights": (math.nan, 1.0)}, InputError, "no number up to"),
+        ({"weights": (math.inf, 1.0)}, InputError, "no number up to"),
+        ({"weights": ("a", 1.0)}, InputError, "no number up to"),
+        ({"weights": (1e300, 1.0)}, InputError, "no number up to"),
+        ({"weights": (1e-300, 1e-300), "strategy": "task_arithmetic"}, AdapterError, "changes nothing"),
+        ({"strategy": "ties", "scale": 1e300}, InputError, "scale is 1e[+]300"),
         ({"rank": 0}, InputError, "rank is 0"),
         ({"rank": True}, InputError, "rank is True"),
         ({"rank": "all"}, InputError, "rank is 'all'"),
@@ -266,6 +269,8 @@ def test_progress_is_told_module_by_module(pair: tuple[Path, Path], tmp_path: Pa
         ({"group_weights": {"attention": (1, 0)}}, InputError, "no group 'attention'; choose from self_attention"),
         ({"group_weights": {"self_attention": (1,)}}, InputError, "needs 2 weights"),
         ({"group_weights": {"self_attention": 1.0}}, InputError, "needs 2 weights"),
+        ({"group_weights": {"self_attention": None}}, InputError, "needs 2 weights"),
+        ({"group_weights": [(1, 0)]}, InputError, "write {'cross_attention'"),
         ({"group_weights": {"self_attention": (1, -1)}}, InputError, "sum to zero"),
     ],
 )
@@ -290,8 +295,24 @@ def test_one_adapter_alone_is_refused_where_its_weight_would_mean_nothing(pair: 
 
 
 def test_what_is_no_pair_is_refused(pair: tuple[Path, Path], tmp_path: Path):
-    with pytest.raises(InputError, match="no adapter with a weight"):
-        merge_loras([str(pair[0]), str(pair[1])], tmp_path / "merged")  # type: ignore[list-item]
+    for given in ([str(pair[0]), str(pair[1])], [1, 2], [(1, 0.5), (2, 0.5)]):
+        with pytest.raises(InputError, match="no adapter with a weight"):
+            merge_loras(given, tmp_path / "merged")  # type: ignore[arg-type]
+
+
+def test_equal_merges_are_equal_files(pair: tuple[Path, Path], tmp_path: Path):
+    reports = [
+        merge_loras([(pair[0], 0.5), (pair[1], 0.5)], tmp_path / name / "merged", strategy="dare_ties", rank=3)
+        for name in ("one", "other")
+    ]
+    files = [{path.name: path.read_bytes() for path in report.path.iterdir()} for report in reports]
+    assert files[0] == files[1]
+
+
+def test_results_of_runs_are_called_as_their_runs_and_equal_names_are_numbered(tmp_path: Path):
+    paths = [write(tmp_path / place, seed=seed) for seed, place in enumerate(("one/adapter", "other/adapter", "a/one"))]
+    report = merge_loras([(path, 1.0) for path in paths], tmp_path / "merged")
+    assert [parent.name for parent in report.sources] == ["one", "other", "one (2)"]
 
 
 def test_an_output_path_that_exists_is_left_alone(pair: tuple[Path, Path], tmp_path: Path):
@@ -365,9 +386,13 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, pair: tuple[Pat
         merge_loras([(path, 0.5), (pair[0], 0.5)], tmp_path / "merged")
 
 
-def test_numbers_that_the_dtype_cannot_hold_are_refused(tmp_path: Path, pair: tuple[Path, Path]):
+def test_numbers_that_the_dtype_cannot_hold_are_refused(tmp_path: Path):
+    quiet = nano_adapter()
+    loud = write_adapter(
+        tmp_path / "loud", replace(quiet, factors={name: own.scaled(1e6) for name, own in quiet.factors.items()})
+    )
     with pytest.raises(AdapterError, match="too large for float16"):
-        merge_loras([(pair[0], 1e12)], tmp_path / "merged", strategy="task_arithmetic", dtype="float16")
+        merge_loras([(loud, 1e6)], tmp_path / "merged", strategy="task_arithmetic", dtype="float16")
     assert not (tmp_path / "merged").exists()
 
 
@@ -380,7 +405,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, pair: tuple[Path, Pat
     with files_of_at_most(5000), pytest.raises(CheckpointError, match="could not be written"):
         merge_loras([(pair[0], 0.5), (pair[1], 0.5)], tmp_path / "merged")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ambient", "vocal"]
-    with pytest.raises(CheckpointError, match="could not be written"):
+    with pytest.raises(InputError, match="nothing can be written"):
         merge_loras([(pair[0], 0.5), (pair[1], 0.5)], pair[0] / "README.md" / "merged")
 
 

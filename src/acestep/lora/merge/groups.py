@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from acestep.errors import InputError
+from acestep.lora.merge.settings import LARGEST, is_number
 
 _BLOCK = re.compile(r"transformer_blocks\.(\d+)\.")
 _THIRDS = ("first_third", "middle_third", "last_third")
@@ -37,6 +37,8 @@ class WeightTable:
 
         InputError for groups that there are not, that have no module here, or that give another number of weights.
         """
+        if not isinstance(group_weights, Mapping | None):
+            raise InputError(f"group_weights is {group_weights!r}; write {{'cross_attention': (0.9, 0.1)}}")
         self._weights = checked_weights(weights)
         self._groups = {}
         self._depth = 1 + max((int(found[1]) for name in modules if (found := _BLOCK.match(name))), default=-1)
@@ -45,7 +47,7 @@ class WeightTable:
                 raise InputError(f"there is no group {group!r}; choose from {', '.join(GROUPS)}")
             if not any(self._is_in(module, group) for module in modules):
                 raise InputError(f"no module here is in the group {group}; leave it out")
-            if isinstance(values, float | int) or len(values) != len(weights):
+            if not isinstance(values, list | tuple) or len(values) != len(weights):
                 raise InputError(f"{group} needs {len(weights)} weights, one an adapter, found {values!r}")
             self._groups[group] = checked_weights(values)
 
@@ -69,8 +71,10 @@ class WeightTable:
 
 
 def checked_weights(weights: Sequence[float]) -> Tensor:
-    """As (adapters,) float64. InputError for what is no finite number."""
+    """As (adapters,) float64. InputError for what is no number that can be meant."""
     for weight in weights:
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-            raise InputError(f"the weight {weight!r} is no finite number; give one such as 0.7")
+        if not is_number(weight):
+            raise InputError(
+                f"the weight {weight!r} is no number up to {LARGEST:,.0f} either way; give one such as 0.7"
+            )
     return torch.tensor([float(weight) for weight in weights], dtype=torch.float64)

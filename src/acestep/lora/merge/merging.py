@@ -7,26 +7,27 @@ hold the changes of one module at a time. Two rank-32 adapters of v1: see benchm
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from acestep.errors import AdapterError, CheckpointError
+from acestep.errors import AdapterError
 from acestep.lora.adapter import write_adapter
 from acestep.lora.factors import Adapter, Factors
 from acestep.lora.merge.combining import combine
+from acestep.lora.merge.cutting import cut
 from acestep.lora.merge.groups import WeightTable, checked_weights
 from acestep.lora.merge.interference import measure_interference
-from acestep.lora.merge.low_rank import KEPT_BY_AUTO, LowRank, RankChoice, inner_product
+from acestep.lora.merge.low_rank import KEPT_BY_AUTO, LowRank, RankChoice
 from acestep.lora.merge.methods import Method, find_method
-from acestep.lora.merge.report import MergeReport, ModuleMerge
-from acestep.lora.merge.settings import DTYPES, check_output, check_rank, checked_dtype
+from acestep.lora.merge.report import MergeReport
+from acestep.lora.merge.settings import DTYPES, check_rank, checked_dtype
 from acestep.lora.merge.sources import Source, Sources, checked_loras, read_sources
 from acestep.lora.merge.threads import one_thread
 from acestep.lora.metadata import AdapterMetadata
+from acestep.lora.output import check_output, told_in_words
 
 DEFAULT_STRATEGY = "weighted_average"
 
@@ -69,30 +70,22 @@ def merge_loras(
 
     with one_thread():
         sources = read_sources(pairs, base=base)
-    modules = sources.modules
-    weights = WeightTable([s.weight for s in sources.adapters], group_weights, sources.shapes or modules)
-    for row in weights.of_groups():
-        method.check_group(row)
-    interference = measure_interference([(s.name, s.adapter) for s in sources.adapters], seed=seed) if measure else None
-    merged = _combined(method, sources, weights, completed, rank, seed, progress)
-    width = max(change.rank for change in merged.values())
-    if rank == "auto":
-        width = max(change.rank_keeping(KEPT_BY_AUTO) for change in merged.values())
-    target = chosen or _widest(sources)
-    with one_thread():
-        factors, told = _cut(merged, sources.adapters, width, target)
-    given = {
-        **completed,
-        "rank": rank,
-        **({"seed": seed} if method.takes("draws") else {}),
-        **({"group_weights": {k: list(v) for k, v in group_weights.items()}} if group_weights else {}),
-    }
-    adapter = Adapter(factors, _metadata(sources, method, given))
+        weights = _weight_table(method, sources, group_weights)
+        named = [(source.name, source.adapter) for source in sources.adapters]
+        interference = measure_interference(named, seed=seed) if measure else None
+        merged = _combined(method, sources, weights, completed, rank, seed, progress)
+        target = chosen or _widest(sources)
+        done = cut(merged, sources.adapters, _file_rank(merged, rank), target)
+    given: dict[str, Any] = {**completed, "rank": rank}
+    if method.takes("draws"):
+        given["seed"] = seed
+    if group_weights:
+        given["group_weights"] = {group: list(row) for group, row in group_weights.items()}
+    adapter = Adapter(done.factors, _metadata(sources, method, given))
+    # Somebody may have written there in the meantime.
     check_output(output, overwrite=overwrite)
-    try:
+    with told_in_words(output):
         write_adapter(output, adapter, dtype=target)
-    except OSError as error:
-        raise CheckpointError(f"{output} could not be written: {error}; is there room on the disk?") from error
     return MergeReport(
         path=output,
         strategy=method.name,
@@ -100,22 +93,28 @@ def merge_loras(
         rank=adapter.rank,
         dtype=target,
         sources=adapter.metadata.parents,
-        modules=tuple(told.modules),
-        kept=told.kept,
-        energy_lost=told.energy_lost,
+        modules=done.modules,
+        kept=done.kept,
+        energy_lost=done.energy_lost,
         base=sources.base,
         warnings=sources.warnings,
         interference=interference,
     )
 
 
-@dataclass
-class _Account:
-    """What is told of the modules while they are cut."""
+def _weight_table(method: Method, sources: Sources, group_weights: Mapping[str, Sequence[float]] | None) -> WeightTable:
+    own = [source.weight for source in sources.adapters]
+    table = WeightTable(own, group_weights, sources.shapes or sources.modules)
+    for row in table.of_groups():
+        method.check_group(row)
+    return table
 
-    modules: list[ModuleMerge] = field(default_factory=list)
-    kept: tuple[float, ...] = ()
-    energy_lost: float = 0.0
+
+def _file_rank(merged: Mapping[str, LowRank], rank: RankChoice | None) -> int:
+    """All modules of a file have one; the others were cut already, or are to be kept whole."""
+    if rank == "auto":
+        return max(change.rank_keeping(KEPT_BY_AUTO) for change in merged.values())
+    return max(change.rank for change in merged.values())
 
 
 def _combined(
@@ -141,15 +140,15 @@ def _combined(
             return None
         seeds = [f"{seed} {module} {sources.adapters[index].sha256}" for index in there]
         found = combine(method, changes, row[there], options=options, rank=rank, seeds=seeds)
-        return found.single() if found.rank else None
+        written = found.single()
+        return written if written.rank and float(written.values[0]) > 0 else None
 
     merged: dict[str, LowRank] = {}
-    with one_thread():
-        for done, module in enumerate(modules, start=1):
-            if (found := of(module)) is not None:
-                merged[module] = found
-            if progress is not None:
-                progress(done, len(modules))
+    for done, module in enumerate(modules, start=1):
+        if (found := of(module)) is not None:
+            merged[module] = found
+        if progress is not None:
+            progress(done, len(modules))
     if not merged:
         raise AdapterError("the merge changes nothing: the adapters cancel out, or are all zero; give other weights")
     return merged
@@ -159,38 +158,6 @@ def _change(source: Source, module: str, like: Factors) -> Factors:
     """A source's change; one of rank 1 that is zero where it has none."""
     found = source.adapter.factors.get(module)
     return found or Factors(torch.zeros_like(like.a[:1]), torch.zeros_like(like.b[:, :1]))
-
-
-def _cut(
-    merged: dict[str, LowRank], sources: Sequence[Source], width: int, dtype: torch.dtype
-) -> tuple[dict[str, Factors], _Account]:
-    """Factors of the file's rank, and what the cut cost. Empties `merged`, so that memory is needed once."""
-    factors: dict[str, Factors] = {}
-    told = _Account()
-    inner, lost_energy, energy = torch.zeros(len(sources)), 0.0, sum(change.energy for change in merged.values())
-    squares = [{name: own.product_norm() ** 2 for name, own in source.adapter.factors.items()} for source in sources]
-    for module in tuple(merged):
-        change = merged.pop(module)
-        own = [source.adapter.factors.get(module) for source in sources]
-        shape = next(found.delta_shape() for found in own if found is not None)
-        lost, cut = change.lost(width), change.cut(width)
-        made = cut.factors(shape)
-        inner_here = [0.0 if found is None else inner_product(made, found) for found in own]
-        wholes = [known.get(module, 0.0) for known in squares]
-        kept = tuple(one / whole if whole else None for one, whole in zip(inner_here, wholes, strict=True))
-        inner += torch.tensor(inner_here)
-        lost_energy += lost * change.energy
-        told.modules.append(ModuleMerge(module, cut.rank, lost, float(cut.values.double().norm()), kept))
-        factors[module] = Factors(made.a.to(dtype), made.b.to(dtype))
-        # Singular vectors have no number above 1, so this bounds both factors.
-        if not float(cut.values[0].sqrt()) < torch.finfo(dtype).max:
-            raise AdapterError(
-                f"{module} is too large for {str(dtype).removeprefix('torch.')}: give smaller weights, or float32"
-            )
-    totals = [sum(known.values()) for known in squares]
-    told.kept = tuple(one / whole if whole else 0.0 for one, whole in zip(inner.tolist(), totals, strict=True))
-    told.energy_lost = lost_energy / energy
-    return factors, told
 
 
 def _metadata(sources: Sources, method: Method, options: Mapping[str, Any]) -> AdapterMetadata:

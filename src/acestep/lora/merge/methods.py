@@ -22,6 +22,7 @@ from acestep.lora.merge.della import della
 from acestep.lora.merge.iso_c import iso_c
 from acestep.lora.merge.knots import knots
 from acestep.lora.merge.magnitude import magnitude
+from acestep.lora.merge.settings import is_number
 from acestep.lora.merge.slerp import slerp
 from acestep.lora.merge.task_arithmetic import task_arithmetic
 from acestep.lora.merge.ties import ties
@@ -82,7 +83,7 @@ class Method:
                 f"{self.name} has no option {', '.join(unknown)}; it has {', '.join(known) or 'no options'}"
             )
         for name, value in options.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            if not is_number(value):
                 raise InputError(f"{name} is {value!r}, expected a number such as {known[name]:g}")
         return known | {name: float(value) for name, value in options.items()}  # type: ignore[arg-type]
 

@@ -1,14 +1,23 @@
-"""What may be asked of those that write an adapter: dtypes, ranks, and where it may lie."""
+"""What may be asked of those that write an adapter: dtypes, ranks, and numbers that can be meant."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import math
 
 import torch
 
 from acestep.errors import InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+LARGEST = 1e6
+"""Weights and options lie about 1; far beyond this float32 has no number for what they make."""
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a number that can be meant: no bool, no NaN, and not beyond `LARGEST`."""
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return plain and math.isfinite(value) and abs(value) <= LARGEST  # type: ignore[arg-type]
 
 
 def checked_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
@@ -24,16 +33,3 @@ def check_rank(rank: object) -> None:
     is_number = isinstance(rank, int) and not isinstance(rank, bool) and rank >= 1
     if not (is_number or rank in (None, "auto", "full")):
         raise InputError(f"rank is {rank!r}; give a number from 1 up, 'auto' or 'full'")
-
-
-def check_output(output: Path, *, overwrite: bool) -> None:
-    """InputError for a folder that is there already, and for what is no folder's name."""
-    if output.suffix == ".safetensors":
-        raise InputError(
-            f"what is written is a folder, and {output.name} is a file's name; leave the ending out"
-            " (`acestep lora convert` makes a single file of a folder)"
-        )
-    if output.is_file():
-        raise InputError(f"{output} is a file; give a folder's name")
-    if output.exists() and not overwrite and any(output.iterdir()):
-        raise InputError(f"{output} is there already; give another name, or overwrite (--force) to replace it")

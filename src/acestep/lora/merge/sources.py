@@ -11,7 +11,7 @@ from acestep.errors import AdapterError, InputError
 from acestep.lora.adapter import read_adapter
 from acestep.lora.bases import ModuleShapes, base_shapes, guess_base
 from acestep.lora.factors import Adapter
-from acestep.lora.lineage import as_parent, name_of, sha256_of
+from acestep.lora.lineage import as_parent, distinct_names, sha256_of
 from acestep.lora.locating import locate_adapter
 from acestep.lora.metadata import Parent
 from acestep.lora.tensor_file import open_tensor_file
@@ -64,7 +64,8 @@ def read_sources(loras: Sequence[tuple[str | Path, float]], *, base: str | Path 
         )
     known = next(iter(found), None)
     shapes = None if known is None else base_shapes(known)
-    adapters = tuple(_read(path, weight, shapes) for path, weight in loras)
+    names = distinct_names([path for path, _ in loras])
+    adapters = tuple(_read(path, weight, name, shapes) for (path, weight), name in zip(loras, names, strict=True))
     _check_families(adapters)
     _check_shapes(adapters)
     warnings = tuple(_differing_fingerprints(adapters))
@@ -87,10 +88,9 @@ def _base_of(path: str | Path) -> str | None:
     return guess_base(open_tensor_file(locate_adapter(path).weights).entries)
 
 
-def _read(path: str | Path, weight: float, shapes: ModuleShapes | None) -> Source:
+def _read(path: str | Path, weight: float, name: str, shapes: ModuleShapes | None) -> Source:
     files = locate_adapter(path)
     adapter = read_adapter(path, shapes)
-    name = name_of(path)
     require_no_dora(name, adapter)
     return Source(name, str(path), sha256_of(files.weights), float(weight), adapter)
 
@@ -134,7 +134,7 @@ def checked_loras(loras: Sequence[tuple[str | Path, float]]) -> list[tuple[str |
     """InputError for what is no list of pairs."""
     pairs = []
     for pair in loras:
-        if isinstance(pair, str | Path) or len(pair) != 2:
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str | Path):
             raise InputError(f"{pair!r} is no adapter with a weight; write (path, weight), as in ('./vocal', 0.7)")
         pairs.append((pair[0], pair[1]))
     return pairs
