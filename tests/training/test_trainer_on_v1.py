@@ -8,7 +8,7 @@ from acestep.families.checkpoint import fingerprint
 from acestep.families.loading import load_family
 from acestep.lora import module_shapes, read_adapter
 from acestep.training import LoRATrainer, TrainingConfig
-from acestep.training.config import DataSection, LoopSection, LoraSection
+from acestep.training.config import DataSection, LoopSection, LoraSection, SampleSection
 from small_checkpoint import make_checkpoint
 from small_family import write_dataset
 
@@ -22,6 +22,7 @@ def test_a_v1_checkpoint_trains_with_the_default_targets(tmp_path: Path, precisi
         lora=LoraSection(rank=2, alpha=2.0, dropout=0.0),
         training=LoopSection(epochs=6, gradient_accumulation=1, learning_rate=3e-3, warmup_steps=0),
         data=DataSection(max_duration=2.0, validation_split=0.3),
+        samples=SampleSection(prompts=("a waltz",), duration=5.0),
         precision=precision,  # type: ignore[arg-type]
     )
     family = load_family(checkpoint)
