@@ -104,6 +104,23 @@ def test_a_lower_rank_is_the_best_there_is_and_tells_what_it_lost(parts: dict[st
     assert float(found) == pytest.approx(float(best), abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"A": torch.zeros(4, 6, 1), "B": rand(8, 4, 1)},
+        {"lokr_w1": torch.zeros(2, 2), "lokr_w2_a": rand(4, 2), "lokr_w2_b": rand(2, 3)},
+    ],
+    ids=["LoRA", "LoKr"],
+)
+def test_a_change_that_is_zero_is_cut_to_one_that_is_zero(parts: dict[str, Tensor]):
+    kind = kind_of(parts)
+    assert kind is not None
+    factors, lost = kind.factors(parts, 2)
+    assert (factors.rank, lost) == (1, 0.0)
+    assert factors.fits(change_shape(kind, {role: part.shape for role, part in parts.items()}))
+    assert not factors.delta().any()
+
+
 def test_a_convolution_with_a_small_kernel_between_two_products_is_one_product():
     parts = {"A": rand(2, 4, 1, 1), "B": rand(6, 3, 1, 1), "mid": rand(3, 2, 3, 3)}
     kind = kind_of(parts)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from acestep.evaluation.merge_search import SearchResult
     from acestep.lora.merge import MergeReport
-    from acestep.lora.merge.low_rank import RankChoice
+    from acestep.lora.low_rank import RankChoice
     from acestep.lora.metadata import Parent
 
 LorasArgument = Annotated[

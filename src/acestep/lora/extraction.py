@@ -1,7 +1,7 @@
 """A LoRA out of two checkpoints: the leading part of what fine-tuning changed, weight by weight, with what is missing.
 
 The difference of each weight is decomposed, exactly where it is small and by subspace iteration where large
-(merge/low_rank.py), so the LoRA is the best of its rank. A whole fine-tuning is seldom of low rank: the report says how
+(low_rank.py), so the LoRA is the best of its rank. A whole fine-tuning is seldom of low rank: the report says how
 much is left out.
 """
 
@@ -21,7 +21,7 @@ from acestep.lora.adapter import write_adapter
 from acestep.lora.baking import TRANSFORMER_WEIGHTS, family_of
 from acestep.lora.bases import base_shapes
 from acestep.lora.factors import Adapter, Factors
-from acestep.lora.merge.low_rank import RankChoice, decompose_dense
+from acestep.lora.low_rank import RankChoice, decompose_dense
 from acestep.lora.merge.settings import check_rank, checked_dtype
 from acestep.lora.metadata import AdapterMetadata
 from acestep.lora.output import check_output, told_in_words

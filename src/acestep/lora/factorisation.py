@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from acestep.errors import CheckpointError
-from acestep.lora.factors import Factors, lost_share
+from acestep.lora.factors import Factors
+from acestep.lora.low_rank import LowRank, decompose
 
 Parts = Mapping[str, Tensor]
 Shapes = Mapping[str, Sequence[int]]
@@ -101,15 +102,14 @@ def _lokr(parts: Parts, rank: int | None) -> tuple[Factors, float]:
     full = b1.shape[1] * b2.shape[1]
     if rank is None or rank >= full:
         return _no_wider_than_needed(_kron(b1, b2), _kron(a1, a2)), 0.0
-    (u1, s1, v1), (u2, s2, v2) = (_svd(b, a) for b, a in (first, second))
-    products = torch.outer(s1, s2).flatten()
-    order = products.argsort(descending=True)
-    left, right = order[:rank] // len(s2), order[:rank] % len(s2)
-    root = products[order[:rank]].sqrt()
-    b = torch.einsum("ar,br->abr", u1[:, left], u2[:, right]).flatten(0, 1) * root
-    a = torch.einsum("ra,rb->rab", v1[left], v2[right]).flatten(1) * root[:, None]
-    inputs = (a1.shape[1] * a2.shape[1], *a2.shape[2:])
-    return _convolved(b.float(), a.float().view(rank, *inputs)), lost_share(products[order], rank)
+    one, other = (decompose(b, a.flatten(1)) for b, a in (first, second))
+    products = torch.outer(one.values, other.values).flatten()
+    order = products.argsort(descending=True)[:rank]
+    mine, theirs = order // max(other.rank, 1), order % max(other.rank, 1)
+    left = torch.einsum("ar,br->abr", one.left[:, mine], other.left[:, theirs]).flatten(0, 1)
+    right = torch.einsum("ra,rb->rab", one.right[mine], other.right[theirs]).flatten(1)
+    change = LowRank(left, products[order], right, float(products.square().sum()))
+    return _leading(change, rank, (len(left), a1.shape[1] * a2.shape[1], *a2.shape[2:]))
 
 
 def _lokr_side(parts: Parts, side: str) -> tuple[Tensor, Tensor]:
@@ -147,14 +147,17 @@ def _convolved(b: Tensor, a: Tensor) -> Factors:
     return Factors(a, b.view(*b.shape, *(1 for _ in a.shape[2:])))
 
 
-def _svd(b: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    product = b.double() @ a.flatten(1).double()
-    u, values, v = torch.linalg.svd(product, full_matrices=False)
-    return u, values, v
-
-
 def _cut(factors: Factors, rank: int | None) -> tuple[Factors, float]:
-    return (factors, 0.0) if rank is None else factors.truncated(rank)
+    if rank is None or rank >= factors.rank:
+        return factors, 0.0
+    return _leading(decompose(factors.b.flatten(1), factors.a.flatten(1)), rank, factors.delta_shape())
+
+
+def _leading(change: LowRank, rank: int, shape: tuple[int, ...]) -> tuple[Factors, float]:
+    """The nearest change of that rank or less, and the share of the norm that it lacks; zeros of rank 1 for none."""
+    if not change.rank:
+        return _convolved(torch.zeros(shape[0], 1), torch.zeros(1, *shape[1:])), 0.0
+    return change.cut(rank).factors(shape), change.lost(rank) ** 0.5
 
 
 def _without_ones(axes: Sequence[int]) -> tuple[int, ...]:

@@ -76,31 +76,6 @@ class Factors:
         a, b = self.a.flatten(1).double(), self.b.flatten(1).double()
         return float(((b.T @ b) * (a @ a.T)).sum().clamp(min=0).sqrt())
 
-    def truncated(self, rank: int) -> tuple[Factors, float]:
-        """The nearest product of that rank -> (factors, what is lost of ||B A||, from 0 to 1).
-
-        Eckart and Young 1936, by thin QRs of both factors and the SVD of a core of rank x rank. Scales are shared
-        evenly between A and B.
-        """
-        if rank >= self.rank:
-            return self, 0.0
-        left, left_core = torch.linalg.qr(self.b.flatten(1).double())
-        right, right_core = torch.linalg.qr(self.a.flatten(1).double().T)
-        u, values, v = torch.linalg.svd(left_core @ right_core.T, full_matrices=False)
-        kept = values[:rank].sqrt()
-        b = (left @ u[:, :rank] * kept).to(self.b.dtype)
-        a = (kept[:, None] * (v[:rank] @ right.T)).to(self.a.dtype)
-        found = Factors(
-            a.view(-1, *self.a.shape[1:]), b.view(len(b), -1, *(1 for _ in self.a.shape[2:])), self.magnitude
-        )
-        return found, lost_share(values, rank)
-
-
-def lost_share(values: Tensor, rank: int) -> float:
-    """Of the norm of a matrix with these singular values, largest first, the share that a cut at `rank` loses."""
-    energy = values.double().square()
-    return float((energy[rank:].sum() / energy.sum().clamp(min=1e-300)).sqrt())
-
 
 @dataclass(frozen=True)
 class ReadingReport:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from acestep.lora.factors import Factors
-from acestep.lora.merge.low_rank import LowRank, RankChoice, decompose, decompose_dense, inner_product
+from acestep.lora.low_rank import LowRank, RankChoice, decompose, decompose_dense, inner_product
 from acestep.lora.merge.methods import Method
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from acestep.lora.merge.low_rank import LowRank, above_rounding, decompose
+from acestep.lora.low_rank import LowRank, above_rounding, decompose
 from acestep.lora.merge.ties import ties
 
 

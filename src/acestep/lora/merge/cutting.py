@@ -9,7 +9,7 @@ import torch
 
 from acestep.errors import AdapterError
 from acestep.lora.factors import Factors
-from acestep.lora.merge.low_rank import LowRank, inner_product
+from acestep.lora.low_rank import LowRank, inner_product
 from acestep.lora.merge.report import ModuleMerge
 from acestep.lora.merge.sources import Source
 

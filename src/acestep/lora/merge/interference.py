@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from acestep.lora.factors import Adapter, Factors
-from acestep.lora.merge.low_rank import decompose, inner_product
+from acestep.lora.low_rank import decompose, inner_product
 from acestep.lora.merge.threads import one_thread
 
 PLACES = 16_384

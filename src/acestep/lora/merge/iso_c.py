@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from acestep.lora.merge.low_rank import LowRank, decompose
+from acestep.lora.low_rank import LowRank, decompose
 
 
 def iso_c(b: Tensor, a: Tensor, weights: Tensor, *, scale: float = 1.0) -> LowRank:

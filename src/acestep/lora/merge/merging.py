@@ -16,11 +16,11 @@ import torch
 from acestep.errors import AdapterError
 from acestep.lora.adapter import write_adapter
 from acestep.lora.factors import Adapter, Factors
+from acestep.lora.low_rank import KEPT_BY_AUTO, LowRank, RankChoice
 from acestep.lora.merge.combining import combine
 from acestep.lora.merge.cutting import cut
 from acestep.lora.merge.groups import WeightTable, checked_weights
 from acestep.lora.merge.interference import measure_interference
-from acestep.lora.merge.low_rank import KEPT_BY_AUTO, LowRank, RankChoice
 from acestep.lora.merge.methods import Method, find_method
 from acestep.lora.merge.report import MergeReport
 from acestep.lora.merge.settings import DTYPES, check_rank, checked_dtype

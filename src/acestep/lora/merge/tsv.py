@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from acestep.errors import InputError
-from acestep.lora.merge.low_rank import LowRank, decompose
+from acestep.lora.low_rank import LowRank, decompose
 
 # Directions that two adapters share to the last digit have no second one to become.
 _SAME = 1e-6
