@@ -43,3 +43,10 @@ def test_a_place_that_cannot_be_written_is_told(report: MergeReport, tmp_path: P
         write_merge_page(report, tmp_path)
     with pytest.raises(InputError, match="cannot be written"):
         write_merge_page(report, tmp_path / "one" / "README.md" / "report.html")
+
+
+def test_lines_of_two_loras_are_told_apart_by_the_ends_of_the_scale(report: MergeReport):
+    page = render_merge_page(report)
+    assert "line--level-0" in page
+    assert "line--level-7" in page
+    assert "line--level-1" not in page.split("</style>")[1]

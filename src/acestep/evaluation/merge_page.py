@@ -134,18 +134,19 @@ def _charts(report: MergeReport) -> list[Chart | None]:
         Series(
             parent.name,
             [(place, kept) for place, module in enumerate(report.modules) if (kept := module.kept[index]) is not None],
-            f"level-{index % 8}",
+            _colour(index, len(report.sources)),
         )
         for index, parent in enumerate(report.sources)
     ]
+    pairs = report.interference.pairs if report.interference else ()
     order = {module.module: place for place, module in enumerate(report.modules)}
     cosines = [
         Series(
             f"{pair.first} and {pair.second}",
             [(order[module.module], module.cosine) for module in pair.modules if module.module in order],
-            f"level-{index % 8}",
+            _colour(index, len(pairs)),
         )
-        for index, pair in enumerate(report.interference.pairs if report.interference else ())
+        for index, pair in enumerate(pairs)
     ]
     lost = Series("lost", [(place, 100 * module.energy_lost) for place, module in enumerate(report.modules)], "adapted")
     places = "modules, in the base's order"
@@ -154,3 +155,8 @@ def _charts(report: MergeReport) -> list[Chart | None]:
         line_chart(cosines, title="How alike the changes are", x_label=places, y_label="cosine, 0 is unrelated"),
         line_chart([lost], title="What the rank costs", x_label=places, y_label="% of the module's energy"),
     ]
+
+
+def _colour(index: int, count: int) -> str:
+    """The charts' eight shades, as far apart as so many lines can be."""
+    return f"level-{round(7 * (index % 8) / max(1, min(count, 8) - 1))}"
