@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,15 @@ def test_every_module_and_group_is_on_the_page(report: MergeReport):
         assert module.module in page
     for group in ("self attention (1)", "cross attention (1)", "feed forward (1)", "other (1)"):
         assert group in page
+
+
+def test_lines_go_from_the_first_module_to_the_last(report: MergeReport):
+    assert report.interference is not None
+    # As in a file, whose order is another than the base's.
+    pair = replace(report.interference.pairs[0], modules=report.interference.pairs[0].modules[::-1])
+    turned = replace(report, interference=replace(report.interference, pairs=(pair,)))
+    assert render_merge_page(turned).count("<polyline") > 0
+    assert render_merge_page(turned) == render_merge_page(report)
 
 
 def test_a_merge_without_measures_has_a_page_too(tmp_path: Path):

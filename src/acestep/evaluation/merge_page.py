@@ -143,7 +143,7 @@ def _charts(report: MergeReport) -> list[Chart | None]:
     cosines = [
         Series(
             f"{pair.first} and {pair.second}",
-            [(order[module.module], module.cosine) for module in pair.modules if module.module in order],
+            sorted((order[module.module], module.cosine) for module in pair.modules if module.module in order),
             _colour(index, len(pairs)),
         )
         for index, pair in enumerate(pairs)
