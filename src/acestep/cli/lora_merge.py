@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from acestep.evaluation.merge_search import SearchResult
-    from acestep.lora.merge import MergeReport
     from acestep.lora.low_rank import RankChoice
+    from acestep.lora.merge import MergeReport
     from acestep.lora.metadata import Parent
 
 LorasArgument = Annotated[
@@ -304,13 +304,17 @@ def _told(done: MergeReport) -> list[RenderableType]:
 
 def _tree(root: Parent) -> Tree:
     tree = Tree(_described(root))
-    _grow(tree, root)
+    _grow(tree, root, set())
     return tree
 
 
-def _grow(branch: Tree, node: Parent) -> None:
+def _grow(branch: Tree, node: Parent, drawn: set[str]) -> None:
+    """drawn: files whose parents were drawn already, and are told only there (`lineage.told_once`)."""
     for parent in node.parents:
-        _grow(branch.add(f"{parent.weight:g} x {_described(parent)}"), parent)
+        above = "  (as above)" if parent.sha256 in drawn and not parent.parents else ""
+        if parent.parents:
+            drawn.add(parent.sha256)
+        _grow(branch.add(f"{parent.weight:g} x {_described(parent)}{above}"), parent, drawn)
 
 
 def _described(node: Parent) -> str:

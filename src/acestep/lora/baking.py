@@ -22,7 +22,7 @@ from acestep.families.hub import find_checkpoint
 from acestep.lora.adapter import read_adapter
 from acestep.lora.bases import base_shapes
 from acestep.lora.factors import Adapter
-from acestep.lora.lineage import as_parent, distinct_names, sha256_of
+from acestep.lora.lineage import as_parent, distinct_names, sha256_of, told_once
 from acestep.lora.locating import locate_adapter
 from acestep.lora.merge.groups import checked_weights
 from acestep.lora.merge.settings import checked_dtype
@@ -99,7 +99,7 @@ def bake(
             return weight
         return _folded(name, weight, adapters, weights, planned[name].dtype, lost)
 
-    header = {HEADER_KEY: json.dumps([parent.model_dump(mode="json") for parent in parents])}
+    header = {HEADER_KEY: json.dumps([parent.model_dump(mode="json") for parent in told_once(parents)])}
     with told_in_words(output), written_whole(output) as partial:
         linked = _link_others(folder, partial)
         # The base's own card would say that this is the base.

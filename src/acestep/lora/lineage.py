@@ -15,6 +15,8 @@ from acestep.lora.tensor_file import open_tensor_file
 
 _RESULT = "adapter"
 """The folder in which a training run leaves what it made (DESIGN.md, run folder)."""
+_DEEPEST = 60
+"""Generations: pydantic reads JSON of up to 200 levels, and each generation takes two."""
 
 
 def lineage(path: str | Path) -> Parent:
@@ -37,6 +39,24 @@ def as_parent(metadata: AdapterMetadata, *, name: str, sha256: str, weight: floa
         options=metadata.options,
         parents=metadata.parents,
     )
+
+
+def told_once(parents: Sequence[Parent]) -> tuple[Parent, ...]:
+    """The same tree, with what is below a file only at its first place, going down the branches in order.
+
+    Files that are merged with each other over and over would else double the header each time, beyond what readers
+    take after some sixteen generations. What lies deeper than readers of nested JSON go is left out.
+    """
+    told: set[str] = set()
+
+    def once(node: Parent, depth: int) -> Parent:
+        if node.sha256 in told or depth >= _DEEPEST:
+            return node.model_copy(update={"parents": ()})
+        if node.parents:
+            told.add(node.sha256)
+        return node.model_copy(update={"parents": tuple(once(parent, depth + 1) for parent in node.parents)})
+
+    return tuple(once(parent, 1) for parent in parents)
 
 
 def ancestors(node: Parent) -> Iterator[Parent]:

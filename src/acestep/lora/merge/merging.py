@@ -16,6 +16,7 @@ import torch
 from acestep.errors import AdapterError
 from acestep.lora.adapter import write_adapter
 from acestep.lora.factors import Adapter, Factors
+from acestep.lora.lineage import told_once
 from acestep.lora.low_rank import KEPT_BY_AUTO, LowRank, RankChoice
 from acestep.lora.merge.combining import combine
 from acestep.lora.merge.cutting import cut
@@ -168,7 +169,7 @@ def _metadata(sources: Sources, method: Method, options: Mapping[str, Any]) -> A
         family=next((metadata.family for metadata in own if metadata.family), None),
         base_model=next((metadata.base_model for metadata in own if metadata.base_model), None),
         base_fingerprint=prints.pop() if len(prints) == 1 else None,
-        parents=tuple(source.as_parent() for source in sources.adapters),
+        parents=told_once([source.as_parent() for source in sources.adapters]),
         method=method.name,
         options=dict(options),
     )
