@@ -68,10 +68,6 @@ class LowRank:
     def cut(self, rank: int) -> LowRank:
         return LowRank(self.left[:, :rank], self.values[:rank], self.right[:rank], self.energy)
 
-    def single(self) -> LowRank:
-        """In float32, as it will be written."""
-        return LowRank(self.left.float(), self.values.float(), self.right.float(), self.energy)
-
     def factors(self, shape: tuple[int, ...]) -> Factors:
         """As factors of a weight of that shape, float32; each singular value is shared evenly between A and B."""
         root = self.values.sqrt()

@@ -25,6 +25,7 @@ from acestep.lora.merge.interference import measure_interference
 from acestep.lora.merge.methods import Method, find_method
 from acestep.lora.merge.report import MergeReport
 from acestep.lora.merge.settings import DTYPES, check_rank, checked_dtype
+from acestep.lora.merge.shelf import Shelf
 from acestep.lora.merge.sources import Source, Sources, checked_loras, read_sources
 from acestep.lora.merge.threads import one_thread
 from acestep.lora.metadata import AdapterMetadata
@@ -128,7 +129,7 @@ def _combined(
     progress: Progress | None,
 ) -> dict[str, LowRank]:
     """Every module's merged change, those left out that nobody changes; as float32, which is how they are written."""
-    modules = sources.modules
+    modules, shelf = sources.modules, Shelf()
 
     def of(module: str) -> LowRank | None:
         row = weights.of(module)
@@ -141,8 +142,8 @@ def _combined(
             return None
         seeds = [f"{seed} {module} {sources.adapters[index].sha256}" for index in there]
         found = combine(method, changes, row[there], options=options, rank=rank, seeds=seeds)
-        written = found.single()
-        return written if written.rank and float(written.values[0]) > 0 else None
+        kept = shelf.keep(found)
+        return kept if kept.rank and float(kept.values[0]) > 0 else None
 
     merged: dict[str, LowRank] = {}
     for done, module in enumerate(modules, start=1):
