@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from acestep.evaluation.charts import HEIGHT, LEFT, WIDTH, Mark, Series, interval_bar, line_chart, log_ticks, nice_ticks
@@ -24,6 +24,8 @@ def test_ticks_are_round_and_hold_the_data(low: float, high: float, expected: li
 
 
 @given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)), min_size=1, max_size=50))
+@example([(0.0, 5e-324)])
+@example([(0.0, 1e5), (5e-324, 1e5 + 1e-10)])
 def test_every_point_lies_inside_the_chart(points: list[tuple[float, float]]) -> None:
     chart = line_chart([Series("a", sorted(points))], title="t", x_label="x", y_label="y")
     assert chart is not None

@@ -23,7 +23,8 @@ DOCS = Path(__file__).parents[2] / "docs" / "evaluation-json.md"
 @pytest.fixture(scope="module")
 def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     factors = Factors(torch.ones(2, 3), torch.ones(4, 2))
-    adapter = Adapter({"layer": factors}, AdapterMetadata(family="v1", method="trained"))
+    # No strength that is going to be recommended, so that recommending one changes the file.
+    adapter = Adapter({"layer": factors}, AdapterMetadata(family="v1", method="trained", recommended_strength=0.3))
     return write_adapter(tmp_path_factory.mktemp("loras") / "bright", adapter)
 
 

@@ -6,7 +6,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from acestep.errors import TrainingError
+from acestep.errors import CheckpointError, TrainingError
 from acestep.lora import Adapter, Factors, formats, read_adapter
 from acestep.training import checkpoints
 from acestep.training.checkpoints import Position, RunIdentity, latest_checkpoint, save_checkpoint
@@ -70,15 +70,21 @@ def test_the_latest_is_the_one_with_most_behind_it_and_not_the_last_by_name(tmp_
     assert latest_checkpoint([]) is None
 
 
-@pytest.mark.parametrize("error", [OSError, SafetensorError])
-@pytest.mark.parametrize("writer", [checkpoints, formats])
+@pytest.mark.parametrize(
+    ("writer", "error"),
+    [
+        ((checkpoints, "save_file"), OSError),
+        ((checkpoints, "save_file"), SafetensorError),
+        ((formats, "write_tensors"), CheckpointError),
+    ],
+)
 def test_a_disk_that_fills_up_is_an_os_error_and_leaves_no_half_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: ModuleType, error: type[Exception]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: tuple[ModuleType, str], error: type[Exception]
 ):
     def full(*_: object, **__: object) -> None:
         raise error("no space left on device")
 
-    monkeypatch.setattr(writer, "save_file", full)
+    monkeypatch.setattr(*writer, full)
     with pytest.raises(OSError, match="no space"):
         save(tmp_path / "epoch-0001", 1)
     assert not list(tmp_path.iterdir())

@@ -160,8 +160,9 @@ def interval_bar(estimate: Estimate) -> IntervalBar | None:
 
 def nice_ticks(low: float, high: float, count: int) -> list[float]:
     """About `count` round numbers from just below `low` to just above `high`, in steps of 1, 2 or 5 times ten to n."""
-    if high <= low:
-        high = low + (abs(low) or 1.0)
+    # Below that a difference is rounding, and the ticks' own rounding would not tell them apart.
+    if high - low < 1e-9 * max(abs(low), 1.0):
+        high = low + max(abs(low), 1.0)
     raw = (high - low) / count
     magnitude: float = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= raw * 0.999)
