@@ -77,15 +77,19 @@ def main() -> None:
                 flush=True,
             )
         if options.peft_modules:
+            # The smaller ones of the lyric encoder are given to PEFT.
+            square = sum(
+                shape == (WIDTH, WIDTH) and bool(RELEASED.fullmatch(m)) for m, shape in base_shapes("v1").items()
+            )
             for name, (combination, more) in PEFT.items():
                 if name in ours:
                     once = peft_seconds(combination, options.rank, int(name.split()[1]), options.peft_modules, **more)
                     print(
-                        f"PEFT {combination}: {once:.2f} s a module, {once * count:.0f} s for {count};"
-                        f" ours takes 1/{once * count / ours[name]:.0f} of that, files and all"
+                        f"PEFT {combination}: {once:.2f} s a module, {once * square:.0f} s for {square};"
+                        f" ours takes 1/{once * square / ours[name]:.0f} of that for {count}, files and all"
                     )
             once = peft_seconds("linear", options.rank, options.rank, options.peft_modules)
-            print(f"PEFT linear (which mixes the factors of different adapters): {once * count:.2f} s for {count}")
+            print(f"PEFT linear (which mixes the factors of different adapters): {once * square:.2f} s for {square}")
 
 
 def write_random(folder: Path, options: argparse.Namespace, seed: int) -> int:
