@@ -97,7 +97,9 @@ def test_the_first_held_out_loss_is_remembered_over_a_resume(tmp_path: Path):
 
 
 def test_a_run_that_fails_before_it_starts_closes_quietly():
-    ProgressCallback(Console(file=io.StringIO())).on_failure(ValueError())
+    text = io.StringIO()
+    ProgressCallback(Console(file=text)).on_failure(ValueError())
+    assert text.getvalue() == ""
 
 
 @pytest.mark.parametrize(
